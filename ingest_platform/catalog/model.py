@@ -47,6 +47,42 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """A run that a partition needs. Numbered, so that no run key is ever used twice."""
+
+    partition: str
+    number: int
+
+    @property
+    def run_key(self) -> str:
+        return f"{self.partition}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Expirable:
+    """A partition that retention takes, and what that frees."""
+
+    source: str
+    partition: str
+    event_end: datetime
+    uri: str | None  # None: nothing was ever claimed, so the store holds nothing
+    artifacts: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """The lease on a partition whose bytes are to be deleted. `token` is the only fence."""
+
+    source: str
+    partition: str
+    partition_id: int
+    token: int
+    uri: str | None  # None: the store holds nothing, erase at once
+    event_end: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """One thing that readers can ask for. `details` fills the source's typed table."""
 
@@ -95,3 +131,71 @@ class Snapshot:
     uri: str
     snapshot: str
     artifacts: tuple[Mapping[str, object], ...]  # artifact columns joined with the typed table's
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """One partition as the ledger has it. `purging` and `purged` are no longer read."""
+
+    source: str
+    partition: str
+    event_end: datetime
+    state: str
+    uri: str | None
+    snapshot: str | None
+    pinned: bool
+    requests: int
+    lease_owner: str | None
+    lease_until: datetime | None
+    committed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """One version of one object as the ledger has it."""
+
+    id: int
+    partition: str
+    bucket: str
+    key: str
+    etag: str
+    slot: str
+    version_time: datetime
+    size_bytes: int
+    state: str
+    attempts: int
+    next_attempt_at: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A source at a glance."""
+
+    source: str
+    horizon: datetime | None  # None: nothing was ever purged
+    objects: Mapping[str, int]  # by state
+    partitions: Mapping[str, int]  # by state
+    artifacts: int
+    size_bytes: int  # published
+    newest_commit: datetime | None
+    quarantined: tuple[ObjectRow, ...]  # the latest, with their reasons
+    waiting: tuple[ObjectRow, ...]  # pending after an error, the latest to be tried again first
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """Where discovery of a source stands: a resume token and the time of the last listing."""
+
+    cursor: str | None = None
+    polled_at: datetime | None = None  # by the clock of who listed; None: never
+    complete: bool = True  # False: the last pass ran out of time and goes on at once
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One counter: it only grows."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float

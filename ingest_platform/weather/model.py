@@ -20,6 +20,7 @@ def _utc(moment: datetime) -> datetime:
 
 
 UtcDatetime = Annotated[datetime, AfterValidator(_utc)]
+CycleHour = Annotated[int, Field(ge=0, le=23)]
 
 
 class Kind(StrEnum):
@@ -50,11 +51,19 @@ class Settings(BaseModel):
 class Source(Settings):
     """Where a model's objects lie for the cycles, scans or observations in [since, until)."""
 
-    since: UtcDatetime
-    until: UtcDatetime | None = None
-    bucket: str
-    key: str = Field(description="Key template; fields as in docs/weather.md")
-    index: str | None = Field(default=None, description="Suffix of the wgrib2 inventory, e.g. .idx")
+    since: UtcDatetime = Field(description="First cycle, scan start or valid time that lies here, UTC")
+    until: UtcDatetime | None = Field(default=None, description="First one that does not; empty: still valid")
+    bucket: str = Field(description="Name of the public bucket")
+    key: str = Field(description="Key template; its fields are listed above")
+    index: str | None = Field(default=None, description="Forecast: suffix of the wgrib2 inventory, e.g. .idx")
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> Self:
+        if self.until is not None and self.until <= self.since:
+            raise ValueError(
+                f"until {self.until:%Y-%m-%dT%H:%MZ} is not after since {self.since:%Y-%m-%dT%H:%MZ}"
+            )
+        return self
 
     def holds_at(self, moment: datetime) -> bool:
         return self.since <= moment and (self.until is None or moment < self.until)
@@ -63,16 +72,22 @@ class Source(Settings):
 class LeadRange(Settings):
     """Leads from `first` to `last` hours, both included."""
 
-    first: int = Field(ge=0)
-    last: int = Field(ge=0)
-    step: int = Field(default=1, ge=1)
+    first: int = Field(ge=0, description="First lead, hours")
+    last: int = Field(ge=0, description="Last lead, hours, included")
+    step: int = Field(default=1, ge=1, description="Hours between two leads")
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"last {self.last} is before first {self.first}")
+        return self
 
 
 class Horizon(Settings):
     """The leads of some cycles: HRRR runs to 48 h at 00/06/12/18 and to 18 h otherwise."""
 
-    cycles: tuple[int, ...] = Field(description="Cycle hours, UTC")
-    leads: tuple[LeadRange, ...]
+    cycles: tuple[CycleHour, ...] = Field(min_length=1, description="Cycle hours, UTC")
+    leads: tuple[LeadRange, ...] = Field(min_length=1, description="Ranges of lead hours these cycles run to")
 
     def hours(self) -> tuple[int, ...]:
         return tuple(h for span in self.leads for h in range(span.first, span.last + 1, span.step))
@@ -82,8 +97,8 @@ class Parameter(Settings):
     """One array of the published dataset, and how to recognise its messages at the source."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Array name in the dataset")
-    units: str
-    long_name: str
+    units: str = Field(description="Units of the source, as CF writes them")
+    long_name: str = Field(description="What a plot's title says")
     standard_name: str | None = Field(default=None, description="CF standard name")
     valid_range: tuple[float, float] = Field(description="Physically possible values, in units")
     variable: str | None = Field(default=None, description="GRIB: wgrib2 name, e.g. TMP")
@@ -91,12 +106,23 @@ class Parameter(Settings):
         default=(), description="GRIB2 discipline, category, number; alternatives after a table change"
     )
     level: str | None = Field(default=None, description="GRIB: wgrib2 level, e.g. 2 m above ground")
-    levels_hpa: tuple[int, ...] = Field(default=(), description="GRIB: isobaric levels, one axis of the array")
-    window: Window = Window.INSTANT
-    not_at_lead_zero: bool = Field(default=False, description="Accumulations have no grid at lead 0")
-    product: str | None = Field(default=None, description="Radar: product folder, with its level")
+    levels_hpa: tuple[int, ...] = Field(
+        default=(), description="GRIB: isobaric levels, one axis of the array"
+    )
+    window: Window = Field(
+        default=Window.INSTANT, description="GRIB: which of the messages that share variable and level"
+    )
+    not_at_lead_zero: bool = Field(default=False, description="GRIB: no such grid at lead 0")
+    product: str | None = Field(default=None, description="Radar: product with its level, as in the key")
     missing: tuple[float, ...] = Field(default=(), description="Radar: sentinels that mean no value")
     band: int | None = Field(default=None, ge=1, le=16, description="Satellite: ABI band")
+
+    @model_validator(mode="after")
+    def _range_is_a_range(self) -> Self:
+        low, high = self.valid_range
+        if not low < high:
+            raise ValueError(f"valid_range [{low:g}, {high:g}] holds no value")
+        return self
 
     def levels(self) -> tuple[str, ...]:
         """wgrib2 level texts of this parameter's messages, in axis order."""
@@ -106,22 +132,28 @@ class Parameter(Settings):
 class Model(Settings):
     """One weather model, as its YAML file says."""
 
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    family: str = Field(description="Asset group: gfs, hrrr, goes, mrms")
-    title: str
-    kind: Kind
-    aliases: tuple[str, ...] = Field(default=(), description="Other names accepted by --models")
-    enabled: bool = True
-    sources: tuple[Source, ...] = Field(min_length=1)
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name in assets, commands and metrics")
+    family: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Asset group; selects all its models")
+    title: str = Field(description="Name for people")
+    kind: Kind = Field(description="How the objects are named and packed")
+    aliases: tuple[str, ...] = Field(default=(), description="Other names that select this model")
+    enabled: bool = Field(default=True, description="false: known, never ingested")
+    sources: tuple[Source, ...] = Field(min_length=1, description="Where the objects lie, dated")
     horizons: tuple[Horizon, ...] = Field(default=(), description="Forecast: leads by cycle")
     cadence_minutes: int = Field(ge=1, description="Time between cycles, scans or observations")
     poll_interval_seconds: int = Field(ge=1, description="Time between two listings")
-    delay_minutes: int = Field(ge=0, description="Publication of the first object after its time")
-    complete_after_minutes: int = Field(ge=1, description="Deadline of the completeness check")
-    retention_hours: int = Field(ge=1)
-    keep_latest: int = Field(ge=0, description="Partitions that retention never takes")
-    index_grace_minutes: int = Field(default=10, ge=0, description="Wait for a missing inventory")
-    parameters: tuple[Parameter, ...] = Field(min_length=1)
+    delay_minutes: int = Field(
+        ge=0, description="When objects usually appear after their time; listings never wait for it"
+    )
+    complete_after_minutes: int = Field(
+        ge=1, description="Deadline of the completeness check, from the partition's start"
+    )
+    retention_hours: int = Field(ge=1, description="Age at which the purge takes a partition, from its end")
+    keep_latest: int = Field(ge=0, description="Newest partitions that the purge never takes")
+    index_grace_minutes: int = Field(
+        default=10, ge=0, description="Forecast: wait for a missing inventory, then read the whole object"
+    )
+    parameters: tuple[Parameter, ...] = Field(min_length=1, description="The arrays of the dataset")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

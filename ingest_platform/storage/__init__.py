@@ -1,0 +1,1 @@
+"""Moving bytes: verified transfers from the sources, the published store, scratch folders."""

@@ -1,0 +1,320 @@
+"""The published store: one root, a folder or an S3 prefix, below which every published thing has its uri.
+
+Gives and takes bytes, hands out Icechunk storage, deletes trees. Decides nothing: the ledger says what is
+wanted. A uri is `source/partition/name` and never leads out of the root. Everything here
+that cannot be told for certain raises: only a plain 404 means absent.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, S3Store
+
+from ingest_platform.errors import PermanentError, StoreUnavailable
+from ingest_platform.settings import Settings
+from ingest_platform.storage.credentials import Credentials
+
+if TYPE_CHECKING:
+    import icechunk
+    from obstore.store import ClientConfig, S3Config
+
+URI_DEPTH = 3  # source/partition/name, as the ledger makes them
+MARKER = "ledger-id"  # beside the sources' folders; too shallow to be a uri
+DELETE_BATCH = 1000  # the most that S3's DeleteObjects takes
+# Objects of a writer that does not know yet that its partition is being purged may appear behind us.
+DELETE_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object of the store; `path` is below the root."""
+
+    path: str
+    size_bytes: int
+    last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The store at `url`. Open it with `open_store`. Safe to share between threads."""
+
+    url: str
+    folder: Path | None  # of a file store
+    bucket: str = ""  # of an S3 store
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    credentials: Credentials | None = None  # None: what obstore and Icechunk find by themselves
+    ca_file: Path | None = None
+    _objects: S3Store | LocalStore | None = field(default=None, repr=False, compare=False)
+
+    def icechunk_storage(self, uri: str) -> "icechunk.Storage":
+        """Where the repository at `uri` lies, created or not.
+
+        Over https with a private CA Icechunk trusts the system's certificates only (SSL_CERT_FILE).
+        """
+        import icechunk
+
+        _check(uri, self.url)
+        if self.folder is not None:
+            return icechunk.local_filesystem_storage(str(self.folder / uri))
+        keys = self.credentials
+        return icechunk.s3_storage(
+            bucket=self.bucket,
+            prefix=f"{self.prefix}/{uri}" if self.prefix else uri,
+            region=self.region,
+            endpoint_url=self.endpoint,
+            allow_http=_is_plain(self.endpoint),
+            force_path_style=self.endpoint is not None,
+            access_key_id=keys.access_key_id if keys else None,
+            secret_access_key=keys.secret_access_key if keys else None,
+            session_token=keys.session_token if keys else None,
+            from_env=None if keys else True,
+        )
+
+    def put(self, path: str, body: bytes) -> None:
+        """Write one object; it appears whole or not at all."""
+        with self._speaking(f"write {path}"):
+            obstore.put(self._open(), _check(path, self.url), body)
+
+    def get(self, path: str) -> bytes:
+        """One object's bytes; StoreUnavailable if it is absent: ask `head` where that is an answer."""
+        with self._speaking(f"read {path}"):
+            return bytes(obstore.get(self._open(), _check(path, self.url)).bytes())
+
+    def head(self, path: str) -> Stored | None:
+        """One object's description; None only if the store says that it has no such object."""
+        with self._speaking(f"look at {path}"):
+            try:
+                meta = obstore.head(self._open(), _check(path, self.url))
+            except FileNotFoundError:
+                return None
+        return Stored(meta["path"], meta["size"], meta["last_modified"])
+
+    def list_uris(self) -> Iterator[str]:
+        """Every uri below the root that holds anything, in order. Half-made ones too."""
+        if self.folder is not None:
+            yield from _folders(self.folder, URI_DEPTH)
+        else:
+            yield from self._prefixes("", URI_DEPTH)
+
+    def newest(self, uri: str) -> datetime | None:
+        """When the last object below `uri` was written; None if there is nothing. Reconcile's age guard."""
+        _check(uri, self.url)
+        if self.folder is not None:
+            with self._speaking(f"list {uri}"):
+                files = [path.lstat().st_mtime for path in (self.folder / uri).rglob("*")]
+            return datetime.fromtimestamp(max(files), UTC) if files else None
+        with self._speaking(f"list {uri}"):
+            pages = obstore.list(self._open(), uri, chunk_size=DELETE_BATCH)
+            return max((meta["last_modified"] for page in pages for meta in page), default=None)
+
+    def delete_tree(self, uri: str, at: Callable[[str], None] = lambda _: None) -> None:
+        """Delete everything below `uri`; nothing there is done, too. `at("delete")` after each step.
+
+        PermanentError if the store refuses, StoreUnavailable if something is left: call again.
+        """
+        _check_uri(uri, self.url)
+        for _ in range(DELETE_ROUNDS):
+            with self._speaking(f"delete {uri}"):
+                if self._delete_round(uri, at):
+                    return
+        raise StoreUnavailable(
+            f"{self.url}/{uri}: objects appear faster than they are deleted. The ledger still says purging:"
+            " the next purge goes on. Is a writer of this partition alive?"
+        )
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut. S3 does by itself; obstore and Icechunk never fsync."""
+        if self.folder is not None:
+            os.sync()
+
+    def bind(self, ledger_id: str) -> None:
+        """Make the store this ledger's, if it has no owner; PermanentError if it has another.
+
+        Only for a ledger that has published nothing yet: an unmounted disk looks like a new store.
+        """
+        try:
+            with self._speaking("write the marker"):
+                obstore.put(self._open(), MARKER, ledger_id.encode(), mode="create")
+        except AlreadyExistsError:
+            self.verify(ledger_id)
+        self.sync()
+
+    def verify(self, ledger_id: str) -> None:
+        """PermanentError unless the store carries this ledger's marker. Before calling anything an orphan."""
+        found = self.get(MARKER).decode() if self.head(MARKER) else None
+        if found == ledger_id:
+            return
+        remedy = (
+            "Is its disk mounted? Is the URL right?"
+            if found is None
+            else "Point the ledger at its own store, or give this one another URL."
+        )
+        raise PermanentError(
+            f"{self.url}: expected the marker of ledger {ledger_id}, found {found or 'none'}. Nothing was"
+            f" deleted or written. {remedy}"
+        )
+
+    def _open(self) -> S3Store | LocalStore:
+        assert self._objects is not None  # noqa: S101 - open_store sets it
+        return self._objects
+
+    def _prefixes(self, parent: str, depth: int) -> Iterator[str]:
+        if depth == 0:
+            yield parent
+            return
+        with self._speaking(f"list {parent or 'the root'}"):
+            children = obstore.list_with_delimiter(self._open(), parent or None)["common_prefixes"]
+        for child in sorted(children):
+            yield from self._prefixes(child.rstrip("/"), depth - 1)
+
+    def _delete_round(self, uri: str, at: Callable[[str], None]) -> bool:
+        """Delete what a listing shows; True if it showed nothing."""
+        if self.folder is not None:
+            return _delete_folder(self.folder / uri, at)
+        empty = True
+        for page in obstore.list(self._open(), uri, chunk_size=DELETE_BATCH):
+            empty = False
+            obstore.delete(self._open(), [meta["path"] for meta in page])
+            at("delete")
+        return empty
+
+    @contextmanager
+    def _speaking(self, doing: str) -> Iterator[None]:
+        """Turn refusals and outages into our families; what exists already stays what it is."""
+        try:
+            yield
+        except AlreadyExistsError:
+            raise
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            raise PermanentError(
+                f"{self.url}: could not {doing}: {error}. What is published stays. Correct the rights."
+            ) from error
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(
+                f"{self.url}: could not {doing}: {error}. What is published stays."
+            ) from error
+
+
+def open_store(
+    url: str,
+    *,
+    credentials: Credentials | None = None,
+    endpoint: str | None = None,
+    region: str | None = None,
+    ca_file: Path | None = None,
+) -> Store:
+    """The store at file:///folder (made if missing) or s3://bucket/prefix. Else PermanentError."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.path.strip("/") and not parts.netloc:
+        folder = Path(unquote(parts.path))
+        folder.mkdir(parents=True, exist_ok=True)
+        return Store(url.rstrip("/"), folder, _objects=LocalStore(folder))
+    if parts.scheme == "s3" and parts.netloc:
+        region = region or "us-east-1"
+        prefix = parts.path.strip("/")
+        objects = _open_s3(parts.netloc, prefix, credentials, endpoint, region, ca_file)
+        return Store(
+            url.rstrip("/"), None, parts.netloc, prefix, endpoint, region, credentials, ca_file, objects
+        )
+    raise PermanentError(
+        f"store URL {url!r}: expected file:///absolute/folder or s3://bucket/prefix. Nothing was opened."
+        " Correct INGEST_STORE_URL."
+    )
+
+
+def store_of(settings: Settings) -> Store:
+    """The published store that the environment names."""
+    return open_store(
+        settings.store_url,
+        credentials=settings.store_credentials,
+        endpoint=settings.store_endpoint,
+        region=settings.store_region,
+        ca_file=settings.ca_file,
+    )
+
+
+def _open_s3(
+    bucket: str,
+    prefix: str,
+    credentials: Credentials | None,
+    endpoint: str | None,
+    region: str,
+    ca_file: Path | None,
+) -> S3Store:
+    client: ClientConfig = {"allow_http": _is_plain(endpoint)}
+    if ca_file:
+        client["root_certificate"] = ca_file.read_bytes()
+    config: S3Config = {"region": region}
+    if endpoint:
+        config["endpoint"] = endpoint
+    if credentials:
+        config["access_key_id"] = credentials.access_key_id
+        config["secret_access_key"] = credentials.secret_access_key
+    if credentials and credentials.session_token:
+        config["session_token"] = credentials.session_token
+    return S3Store(bucket, prefix=prefix or None, config=config, client_options=client)
+
+
+def _is_plain(endpoint: str | None) -> bool:
+    return endpoint is not None and urlsplit(endpoint).scheme == "http"
+
+
+def _check(path: str, url: str) -> str:
+    """`path` itself, if it is plain parts below the root; else PermanentError."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+        raise PermanentError(f"{url}: {path!r} is no path below the store's root. Nothing was touched.")
+    return str(PurePosixPath(*parts))
+
+
+def _check_uri(uri: str, url: str) -> None:
+    if _check(uri, url).count("/") != URI_DEPTH - 1:
+        raise PermanentError(f"{url}: {uri!r} is no uri, source/partition/name. Nothing was deleted.")
+
+
+def _folders(parent: Path, depth: int) -> Iterator[str]:
+    for child in sorted(parent.iterdir()):
+        if not child.is_dir() or child.is_symlink():
+            continue
+        if depth == 1:
+            yield child.name
+        else:
+            yield from (f"{child.name}/{below}" for below in _folders(child, depth - 1))
+
+
+def _delete_folder(folder: Path, at: Callable[[str], None]) -> bool:
+    """Delete the folder and all in it; False if a writer put something there meanwhile."""
+    if folder.is_symlink():
+        raise PermanentError(
+            f"{folder}: is a link, expected a folder. Nothing was deleted. Remove it by hand."
+        )
+    # Not through obstore: its listing hides the `name#1` files that a killed writer leaves.
+    try:
+        for child in sorted(folder.iterdir()):
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+            at("delete")
+        folder.rmdir()
+    except FileNotFoundError:
+        return not folder.exists()
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    with suppress(OSError):  # other attempts of the partition may lie beside it
+        folder.parent.rmdir()
+    return True

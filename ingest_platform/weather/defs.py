@@ -1,0 +1,241 @@
+"""Weather in Dagster: per model one partitioned asset, its checks, its sensor, its jobs and schedule.
+
+This page decides nothing: it hands Dagster's context to `feed`, `ingest` and `checks`, and their answers back.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.errors import PermanentError, TransientError
+from ingest_platform.settings import Settings
+from ingest_platform.storage.store import Store
+from ingest_platform.weather.checks import Verdict
+from ingest_platform.weather.config import load_models
+from ingest_platform.weather.model import PARTITION_FORMAT, Model
+
+# Fast feeds first when runs queue: radar, satellite, hourly and six-hourly forecasts.
+PRIORITY = {"mrms": 4, "goes": 3, "hrrr": 2, "gfs": 1}
+# A tick without a due listing costs one SELECT; the poll interval of the model decides about listings.
+TICK_SECONDS = 30
+# A run starts and claims within 6 s; a request that came to nothing is made again at the tick after the next.
+HOLD_OFF = timedelta(seconds=45)
+# Thirteen months of hours stay below the 10,000 partitions that Dagster's pages bear well.
+HISTORY_MONTHS = 12
+CHECKS = ("completeness", "parameters_seen", "value_range", "source_stale", "catalog_store")
+
+
+class Backfill(dg.Config):
+    """`admit` brings a purged or never seen old partition back, pinned against retention."""
+
+    admit: bool = False
+
+
+def definitions(environ: Mapping[str, str] | None = None) -> dg.Definitions:
+    """Everything of every enabled model."""
+    settings = Settings.from_environment(os.environ if environ is None else environ)
+    models = load_models(settings.weather_models, only=settings.enabled_models)
+    return dg.Definitions.merge(*(_family(model) for model in models))
+
+
+def _family(model: Model) -> dg.Definitions:
+    """The same parts for every model; its YAML makes the difference."""
+    grids = _grids(model)
+    checks = _checks(model, grids)
+    ingest = dg.define_asset_job(
+        f"ingest_{model.id}",
+        dg.AssetSelection.assets(grids),
+        description=f"Ingest what is due of one {model.id} partition.",
+        tags={"dagster/priority": str(PRIORITY.get(model.family, 0))},
+    )
+    check = dg.define_asset_job(
+        f"check_{model.id}",
+        dg.AssetSelection.checks(checks),
+        description=f"Is {model.id} whole, plausible and fresh?",
+    )
+    return dg.Definitions(
+        assets=[_objects(model), grids],
+        asset_checks=[checks],
+        jobs=[ingest, check],
+        sensors=[_sensor(model)],
+        schedules=[
+            dg.ScheduleDefinition(
+                name=f"check_{model.id}_hourly",
+                job=check,
+                cron_schedule="40 * * * *",
+                default_status=dg.DefaultScheduleStatus.RUNNING,
+            )
+        ],
+    )
+
+
+def _partitions(model: Model) -> dg.TimeWindowPartitionsDefinition:
+    today = datetime.now(UTC).date()
+    first = date(today.year - HISTORY_MONTHS // 12, today.month, 1)
+    return dg.TimeWindowPartitionsDefinition(
+        start=first.strftime(PARTITION_FORMAT),
+        fmt=PARTITION_FORMAT,
+        cron_schedule=f"0 */{model.partition_hours} * * *" if model.partition_hours > 1 else "0 * * * *",
+        # The 06Z cycle is being published before 12Z: its partition must exist while its window runs.
+        end_offset=1,
+    )
+
+
+def _objects(model: Model) -> dg.AssetSpec:
+    source = model.sources[-1]
+    return dg.AssetSpec(
+        ["weather", model.id, "objects"],
+        group_name=model.family,
+        description=f"Objects of {model.title} in bucket {source.bucket}: `{source.key}`",
+        kinds={"s3"},
+        owners=["team:weather"],
+    )
+
+
+def _grids(model: Model) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=["weather", model.id, "grids"],
+        deps=[["weather", model.id, "objects"]],
+        partitions_def=_partitions(model),
+        group_name=model.family,
+        kinds={"icechunk", "zarr"},
+        owners=["team:weather"],
+        pool=f"weather_{model.id}",
+        output_required=False,
+        description=f'{model.title}. Open with `open_weather("{model.id}", "<partition>")`.',
+    )
+    def grids(
+        context: dg.AssetExecutionContext,
+        config: Backfill,
+        catalog: dg.ResourceParam[Catalog],
+        store: dg.ResourceParam[Store],
+        settings: dg.ResourceParam[Settings],
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        from ingest_platform.weather import feed, ingest
+        from ingest_platform.weather.summary import metadata
+
+        partition = context.partition_key
+        rails = feed.rails_over(catalog, store, settings)
+        with _families_of_failure():
+            if config.admit:
+                catalog.admit(model.source_name, partition, model.partition_end(partition))
+            if not catalog.has_due(model.source_name, partition):
+                feed.see_partition(rails, model, partition)
+            report = ingest.ingest_partition(rails, model, partition, owner=f"run {context.run_id}")
+        for error in report.errors:
+            context.log.warning(error)
+        live = catalog.published(model.source_name, partition)
+        if report.published and live is not None:
+            yield dg.MaterializeResult(
+                metadata=_shown(metadata(report, live.artifacts, rails.clock())),
+                data_version=dg.DataVersion(live.snapshot),
+            )
+
+    return grids
+
+
+def _checks(model: Model, grids: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(
+        name=f"{model.id}_checks",
+        specs=[dg.AssetCheckSpec(name, asset=grids.key) for name in CHECKS],
+        pool=f"check_{model.id}",
+    )
+    def checks(
+        catalog: dg.ResourceParam[Catalog], store: dg.ResourceParam[Store]
+    ) -> Iterator[dg.AssetCheckResult]:
+        from ingest_platform.weather.summary import verdicts
+
+        for name, verdict in verdicts(catalog, store, model, datetime.now(UTC)).items():
+            yield _result(name, grids.key, verdict)
+
+    return checks
+
+
+def _sensor(model: Model) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{model.id}_sensor",
+        job_name=f"ingest_{model.id}",
+        minimum_interval_seconds=min(TICK_SECONDS, model.poll_interval_seconds),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Lists {model.id} every {model.poll_interval_seconds} s and asks for what the ledger calls due.",
+    )
+    def sensor(
+        catalog: dg.ResourceParam[Catalog],
+        store: dg.ResourceParam[Store],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.SensorResult | dg.SkipReason:
+        from ingest_platform.weather import feed
+
+        rails = feed.rails_over(catalog, store, settings)
+        every = timedelta(seconds=settings.poll_interval or model.poll_interval_seconds)
+        feed.poll(rails, model, every=every)
+        known = set(_partitions(model).get_partition_keys())
+        due = [r for r in catalog.request(model.source_name, hold_off=HOLD_OFF) if r.partition in known]
+        if not due:
+            return dg.SkipReason("nothing is due")
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=r.run_key, partition_key=r.partition) for r in due]
+        )
+
+    return sensor
+
+
+class _families_of_failure:  # noqa: N801  a context manager reads as a verb phrase
+    """Translate our two families: Dagster retries neither, the ledger does; a permanent error says so."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PermanentError | TransientError):
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def report_to_dagster(model: Model, partition: str, facts: Mapping[str, Any]) -> None:
+    """Tell the Dagster instance of DAGSTER_HOME about a materialization that no run of it made."""
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(["weather", model.id, "grids"], partition=partition, metadata=_shown(facts))
+        )
+
+
+def _shown(facts: Mapping[str, Any]) -> dict[str, dg.MetadataValue[Any]]:
+    """Plain values of the summary as what Dagster draws."""
+    kinds: dict[str, Callable[[Any], dg.MetadataValue[Any]]] = {
+        "picture": dg.MetadataValue.md,
+        "picture_full": dg.MetadataValue.md,
+        "leads": _table,
+    }
+    return {key: kinds.get(key, _plain)(value) for key, value in facts.items()}
+
+
+def _plain(value: Any) -> dg.MetadataValue[Any]:
+    match value:
+        case bool():
+            return dg.MetadataValue.bool(value)
+        case int():
+            return dg.MetadataValue.int(value)
+        case float():
+            return dg.MetadataValue.float(value)
+        case list() | dict():
+            return dg.MetadataValue.json(value)
+    return dg.MetadataValue.text(str(value))
+
+
+def _table(rows: list[dict[str, str]]) -> dg.MetadataValue[Any]:
+    columns = [dg.TableColumn(name) for name in (rows[0] if rows else {"time": ""})]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=dg.TableSchema(columns=columns))
+
+
+def _result(name: str, key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name,
+        asset_key=key,
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
+        description=verdict.message,
+        metadata={k: _plain(v) for k, v in verdict.facts.items()},
+    )

@@ -1,0 +1,445 @@
+"""A dict beside the ledger: two workers, purges and a reconcile, with crashes, lost answers and wrong clocks.
+
+The store is a dict too: what a snapshot holds is told apart from what the ledger says it holds, and the
+two must agree for every reader at every moment.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.catalog.model import Claim, Failed, Outcome, Postponed, Purge, SourceObject
+from ingest_platform.catalog.tables import DAWN
+from ingest_platform.errors import LostLease, Stale
+from ingest_platform_tests.contract.ledger_world import (
+    LEASE,
+    LONG_AFTER,
+    SOURCE,
+    PlayedClock,
+    cycles,
+    empty_postgresql,
+    end_of,
+    fresh_sqlite,
+    published,
+    sighting,
+)
+
+PARTITIONS = cycles(2)
+MOMENT = timedelta(seconds=1)
+
+partitions = st.sampled_from(PARTITIONS)
+workers = st.integers(0, 1)
+# Where the connection breaks: before the effect, after it (the answer is lost), or not at all.
+breaks = st.sampled_from(["", "", "", "before", "after"])
+slots = st.sampled_from(["f000", "f001"])
+etags = st.sampled_from(["a", "b", "c"])
+minutes = st.integers(0, 5)
+
+
+class Broken(Exception):
+    """The connection to the ledger."""
+
+
+@dataclass
+class Work:
+    """What one worker has in its hands; `written` is the snapshot it has put into the store."""
+
+    claim: Claim
+    owner: str
+    written: str | None = None
+
+
+@dataclass
+class Expected:
+    """The ledger as a few dicts."""
+
+    state: dict[str, str] = field(default_factory=dict)  # absent: never seen, or forgotten
+    horizon: datetime = DAWN
+    pinned: set[str] = field(default_factory=set)
+    holder: dict[str, str] = field(
+        default_factory=dict
+    )  # partition: owner of the last lease, not handed back
+    rank: dict[tuple[str, str, str], tuple[int, int]] = field(default_factory=dict)  # of each version sighted
+    live: dict[tuple[str, str], str] = field(default_factory=dict)  # partition, slot: etag
+    commits: int = 0  # files
+    uris: set[str] = field(default_factory=set)  # every name ever given
+
+    def clear(self, partition: str) -> None:
+        self.rank = {k: v for k, v in self.rank.items() if k[0] != partition}
+        self.unpublish(partition)
+
+    def unpublish(self, partition: str) -> None:
+        self.live = {k: v for k, v in self.live.items() if k[0] != partition}
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Safety after every step; at the end everybody is dead, and what is left must heal by itself."""
+
+    fresh: Callable[[], str]  # an empty ledger
+    dispose: Callable[[str], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = type(self).fresh()
+        self.clock = PlayedClock()
+        self.breaking = ""
+        self.ledger = Catalog.open(self.url, now=self.clock, at=self.interrupt)
+        self.expected = Expected()
+        self.store: dict[tuple[str, str], dict[str, str]] = {}  # uri, snapshot: etag by slot
+        self.hands: dict[int, Work] = {}
+        self.purges: list[tuple[Purge, str]] = []
+        self.listing: set[str] = set()
+        self.names = 0
+
+    def interrupt(self, point: str) -> None:
+        if self.breaking and point.endswith(f"{self.breaking} COMMIT"):
+            raise Broken(point)
+
+    @contextmanager
+    def connection(self, broken: str) -> Iterator[None]:
+        self.breaking = broken
+        try:
+            yield
+        except Broken:
+            assert broken
+        finally:
+            self.breaking = ""
+
+    def new_name(self, kind: str) -> str:
+        self.names += 1
+        return f"{kind}{self.names}"
+
+    def holds(self, partition: str, owner: str) -> bool:
+        """Whether a lease was given in this name: asked of the ledger, since the answer may be lost."""
+        rows = self.ledger.partitions(SOURCE)
+        return any(row.partition == partition and row.lease_owner == owner for row in rows)
+
+    # The source and the sensor.
+
+    @rule(partition=partitions, slot=slots, etag=etags, minute=minutes, broken=breaks)
+    def see(self, partition: str, slot: str, etag: str, minute: int, broken: str) -> None:
+        with self.connection(broken):
+            self.ledger.see(SOURCE, [sighting(slot, etag, minute=minute, partition=partition)])
+        expected = self.expected
+        if broken == "before":
+            return
+        if partition not in expected.state and end_of(partition) >= expected.horizon:
+            expected.state[partition] = "open"
+        if expected.state.get(partition) == "open":
+            name = (partition, slot, etag)
+            before, order = expected.rank.get(name, (-1, len(expected.rank)))
+            expected.rank[name] = (max(before, minute), order)
+
+    @rule(broken=breaks)
+    def request(self, broken: str) -> None:
+        with self.connection(broken):
+            for wanted in self.ledger.request(SOURCE):
+                assert self.expected.state[wanted.partition] == "open"
+
+    @rule(minutes=st.sampled_from([-600, -3, 1, 3, 30, 600]))
+    def time_passes(self, minutes: int) -> None:
+        self.clock.advance(timedelta(minutes=minutes))
+
+    # The workers.
+
+    @rule(worker=workers, partition=partitions, limit=st.sampled_from([None, 1]), broken=breaks)
+    def claim(self, worker: int, partition: str, limit: int | None, broken: str) -> None:
+        owner, claim = self.new_name("worker"), None
+        with self.connection(broken):
+            claim = self.ledger.claim(SOURCE, partition, owner=owner, lease=LEASE, limit=limit)
+        self.hands.pop(worker, None)  # a worker that had something in its hands died and was started anew
+        if self.holds(partition, owner):
+            assert self.expected.state[partition] == "open"
+            self.expected.holder[partition] = owner
+        if claim is not None:
+            assert claim.objects
+            self.begin(worker, claim, owner)
+
+    def begin(self, worker: int, claim: Claim, owner: str) -> None:
+        if claim.snapshot is None:
+            assert claim.uri not in self.expected.uris, "a uri was given twice"
+        self.expected.uris.add(claim.uri)
+        self.hands[worker] = Work(claim, owner)
+
+    @precondition(lambda self: self.hands)
+    @rule(data=st.data())
+    def write(self, data: st.DataObject) -> None:
+        """The store commit: on the claim's base, under a new name, named by nobody."""
+        work = self.hands[data.draw(st.sampled_from(sorted(self.hands)))]
+        base = self.store.get((work.claim.uri, work.claim.snapshot or ""), {})
+        if work.claim.snapshot is not None and not base:
+            return  # the base was deleted by a purge: a storage error
+        work.written = self.new_name("s")
+        content = base | {o.slot: o.etag for o in work.claim.objects}
+        self.store[work.claim.uri, work.written] = content
+
+    @precondition(lambda self: any(w.written for w in self.hands.values()))
+    @rule(data=st.data(), broken=breaks)
+    def commit(self, data: st.DataObject, broken: str) -> None:
+        ready = sorted(n for n, w in self.hands.items() if w.written)
+        worker = data.draw(st.sampled_from(ready))
+        work = self.hands[worker]
+        refused: type[Exception] | None = None
+        with self.connection(broken):
+            try:
+                outcomes = [published(o) for o in work.claim.objects]
+                self.ledger.commit(work.claim, work.written or "", outcomes)
+            except (LostLease, Stale) as error:
+                refused = type(error)
+        assert refused in (self.refusal(work), None if broken == "before" else self.refusal(work))
+        if refused is None and broken != "before":
+            self.committed(work)
+        if refused is None and broken == "":
+            del self.hands[worker]
+
+    def refusal(self, work: Work) -> type[Exception] | None:
+        """What the rules say to this commit."""
+        partition, expected = work.claim.partition, self.expected
+        if expected.holder.get(partition) != work.owner:
+            return LostLease
+        return Stale if any(self.outdated(partition, o) for o in work.claim.objects) else None
+
+    def outdated(self, partition: str, held: SourceObject) -> bool:
+        live = self.expected.live.get((partition, held.slot))
+        rank = self.expected.rank
+        return live is not None and rank[partition, held.slot, live] > rank[partition, held.slot, held.etag]
+
+    def committed(self, work: Work) -> None:
+        partition = work.claim.partition
+        del self.expected.holder[partition]
+        self.expected.live |= {(partition, o.slot): o.etag for o in work.claim.objects}
+        self.expected.commits += len(work.claim.objects)
+
+    @precondition(lambda self: self.hands)
+    @rule(data=st.data(), kind=st.sampled_from(["postponed", "failed", "permanent"]), broken=breaks)
+    def fail(self, data: st.DataObject, kind: str, broken: str) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.hands)))
+        work = self.hands.pop(worker)
+        ours = self.expected.holder.get(work.claim.partition) == work.owner
+        answer = None
+        with self.connection(broken):
+            answer = self.ledger.fail(work.claim, [outcome(o, kind) for o in work.claim.objects])
+        assert answer in (None, ours)
+        if ours and broken != "before":
+            del self.expected.holder[work.claim.partition]
+
+    @precondition(lambda self: self.hands)
+    @rule(data=st.data())
+    def heartbeat(self, data: st.DataObject) -> None:
+        work = self.hands[data.draw(st.sampled_from(sorted(self.hands)))]
+        try:
+            self.ledger.heartbeat(work.claim, LEASE)
+        except LostLease:
+            return
+        assert self.expected.holder.get(work.claim.partition) == work.owner
+
+    @rule(worker=workers)
+    def worker_dies(self, worker: int) -> None:
+        self.hands.pop(worker, None)
+
+    # Retention and its undoing.
+
+    @rule(upto=partitions, keep=st.integers(0, 1), broken=breaks)
+    def expire(self, upto: str, keep: int, broken: str) -> None:
+        owner, taken = self.new_name("purge"), ()
+        cutoff = end_of(upto) + MOMENT
+        with self.connection(broken):
+            taken = self.ledger.expire(SOURCE, cutoff=cutoff, keep_latest=keep, owner=owner, lease=LEASE)
+        if broken != "before":
+            self.expected.horizon = max(self.expected.horizon, cutoff)
+        for partition in PARTITIONS:
+            if self.holds(partition, owner):
+                adopted = self.expected.state[partition] == "purging"
+                assert adopted or partition not in self.expected.pinned
+                self.expected.state[partition] = "purging"
+                self.expected.holder[partition] = owner
+                self.expected.clear(partition)
+        self.purges += [(purge, owner) for purge in taken]
+
+    @precondition(lambda self: self.purges)
+    @rule(data=st.data(), broken=breaks, forget=st.booleans())
+    def delete_and_erase(self, data: st.DataObject, broken: str, forget: bool) -> None:
+        """A purge goes on, perhaps long after others went by; it is not told whether it is still wanted."""
+        purge, owner = self.purges[data.draw(st.integers(0, len(self.purges) - 1))]
+        self.delete(purge.uri)
+        ours = self.expected.holder.get(purge.partition) == owner
+        refused = False
+        with self.connection(broken):
+            try:
+                self.ledger.erase(purge)
+            except LostLease:
+                refused = True
+        assert refused != ours
+        if ours and broken != "before":
+            self.expected.state[purge.partition] = "purged"
+            del self.expected.holder[purge.partition]
+        if forget:
+            self.forget()
+
+    def forget(self) -> None:
+        self.ledger.forget(SOURCE)
+        for partition, state in list(self.expected.state.items()):
+            if state == "purged" and end_of(partition) < self.expected.horizon:
+                del self.expected.state[partition]
+                self.expected.pinned.discard(partition)
+
+    def delete(self, uri: str | None) -> None:
+        self.store = {name: content for name, content in self.store.items() if name[0] != uri}
+
+    @rule(partition=partitions, broken=breaks)
+    def admit(self, partition: str, broken: str) -> None:
+        with self.connection(broken):
+            self.ledger.admit(SOURCE, partition, end_of(partition))
+        if broken != "before" and self.expected.state.get(partition, "purged") == "purged":
+            self.expected.state[partition] = "open"
+            self.expected.pinned.add(partition)
+
+    # Reconcile.
+
+    @rule()
+    def list_store(self) -> None:
+        self.listing = {uri for uri, _ in self.store}
+
+    @rule()
+    def delete_orphans(self) -> None:
+        """The listing may be old; the ledger is read after it."""
+        wanted = {row.uri for row in self.ledger.partitions() if row.state != "purged"}
+        for uri in self.listing - wanted:
+            self.delete(uri)
+
+    @rule(partition=partitions, broken=breaks)
+    def repair(self, partition: str, broken: str) -> None:
+        owner = self.new_name("reconcile")
+        held = self.ledger.hold(SOURCE, partition, owner=owner, lease=LEASE)
+        if held is None:
+            return
+        self.expected.uris.add(held.uri)
+        self.expected.holder[partition] = owner
+        with self.connection(broken):
+            self.ledger.repair(held)
+        if broken != "before":
+            del self.expected.holder[partition]
+            self.expected.unpublish(partition)
+
+    # What must hold at every moment.
+
+    @invariant()
+    def states_are_as_expected(self) -> None:
+        """No purged partition comes back but by admit."""
+        for partition in PARTITIONS:
+            state = self.ledger.partition_state(SOURCE, partition)
+            assert state == self.expected.state.get(partition)
+            assert state in ("open", "purging") or not self.ledger.objects(SOURCE, partition)
+
+    @invariant()
+    def readers_get_what_was_committed(self) -> None:
+        """No double commit, no version over a newer one, rows and bytes of one snapshot."""
+        for partition in PARTITIONS:
+            live = {slot: etag for (p, slot), etag in self.expected.live.items() if p == partition}
+            snapshot = self.ledger.published(SOURCE, partition)
+            rows = {str(a["name"]): str(a["etag"]) for a in snapshot.artifacts} if snapshot else {}
+            assert rows == live
+            if snapshot:
+                assert self.store[snapshot.uri, snapshot.snapshot] == rows, "rows and bytes differ"
+
+    @invariant()
+    def every_commit_counts_once(self) -> None:
+        counted = sum(c.value for c in self.ledger.counts() if c.name == "files_ingested_total")
+        assert counted == self.expected.commits
+
+    @invariant()
+    def no_object_is_lost(self) -> None:
+        """Of each slot sighted, the newest version is live, waits, or is in quarantine."""
+        for partition in PARTITIONS:
+            if self.expected.state.get(partition) != "open":
+                continue
+            states = {(o.slot, o.etag): o.state for o in self.ledger.objects(SOURCE, partition)}
+            newest: dict[str, tuple[tuple[int, int], str]] = {}
+            for (p, slot, etag), rank in self.expected.rank.items():
+                if p == partition:
+                    newest[slot] = max(newest.get(slot, ((-1, -1), "")), (rank, etag))
+            for slot, (_, etag) in newest.items():
+                assert states[slot, etag] in ("pending", "ingested", "quarantined")
+            waiting = [slot for (slot, _), state in states.items() if state == "pending"]
+            assert len(waiting) == len(set(waiting))
+
+    def teardown(self) -> None:
+        try:
+            self.heal()
+        finally:
+            self.ledger.close()
+            type(self).dispose(self.url)
+
+    def heal(self) -> None:
+        """All are dead. The system alone must publish what waits and finish the purges."""
+        self.hands.clear()
+        self.clock.advance(timedelta(days=30))
+        for purge in self.ledger.expire(SOURCE, cutoff=DAWN, keep_latest=0, owner="last", lease=LEASE):
+            self.ledger.erase(purge)
+        for partition in PARTITIONS:
+            for _ in range(20):
+                self.clock.advance(LONG_AFTER)
+                claim = self.ledger.claim(SOURCE, partition, owner="last", lease=LEASE)
+                if claim is not None:
+                    self.ledger.commit(claim, "last", [published(o) for o in claim.objects])
+            assert not self.ledger.has_due(SOURCE, partition)
+            states = {o.state for o in self.ledger.objects(SOURCE, partition)}
+            assert states <= {"ingested", "superseded", "quarantined"}
+            assert self.ledger.partition_state(SOURCE, partition) != "purging"
+
+
+def outcome(held: SourceObject, kind: str) -> Outcome:
+    return Postponed(held, kind) if kind == "postponed" else Failed(held, kind, kind == "permanent")
+
+
+# 60 × 40 steps find, within seconds, each of the rules that were switched off one by one while this was written.
+SETTINGS = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.case(21)
+@pytest.mark.case(22)
+@pytest.mark.case(23)
+def test_no_trace_breaks_the_ledger_on_sqlite(sqlite_template: Path) -> None:
+    """Else some order of crashes shows readers a mixed forecast, or loses one for good."""
+
+    class Machine(LedgerMachine):
+        fresh = staticmethod(lambda: fresh_sqlite(sqlite_template, Path(tempfile.mkdtemp())))
+        dispose = staticmethod(lambda url: shutil.rmtree(Path(url.removeprefix("sqlite:///")).parent))
+
+    run_state_machine_as_test(Machine, settings=SETTINGS)
+
+
+@pytest.mark.case(21)
+@pytest.mark.case(22)
+@pytest.mark.case(23)
+def test_no_trace_breaks_the_ledger_on_postgresql(postgresql_ledger: str) -> None:
+    """The same rules must hold on the other dialect."""
+
+    class Machine(LedgerMachine):
+        fresh = staticmethod(lambda: empty_postgresql(postgresql_ledger))
+        dispose = staticmethod(lambda _url: None)
+
+    run_state_machine_as_test(Machine, settings=SETTINGS)
