@@ -32,7 +32,9 @@ DONE, UNFINISHED = 0, 1
 # A materialization a minute and partition is enough for the UI; more would only grow the event log.
 REPORT_EVERY_SECONDS = 60.0
 
-models_option = click.option("--models", help="Comma-separated ids, families or aliases, e.g. gfs,goes18. Default: all.")
+models_option = click.option(
+    "--models", help="Comma-separated ids, families or aliases, e.g. gfs,goes18. Default: all."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
@@ -43,7 +45,11 @@ def main() -> None:
 
 @main.command()
 @models_option
-@click.option("--now", type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]), help="Discover as if it were this time, UTC.")
+@click.option(
+    "--now",
+    type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    help="Discover as if it were this time, UTC.",
+)
 @json_option
 def once(models: str | None, now: datetime | None, as_json: bool) -> None:
     """Discover and ingest everything that is due, then end."""
@@ -64,7 +70,11 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
 
 @main.command()
 @models_option
-@click.option("--poll-interval", type=click.FloatRange(min=0.1), help="Seconds between two listings. Default: a twentieth of the model's.")
+@click.option(
+    "--poll-interval",
+    type=click.FloatRange(min=0.1),
+    help="Seconds between two listings. Default: a twentieth of the model's.",
+)
 def run(models: str | None, poll_interval: float | None) -> None:
     """Follow the sources until SIGINT or SIGTERM, for low latency; tells Dagster what it made."""
     from ingest_platform.weather import feed
@@ -75,7 +85,9 @@ def run(models: str | None, poll_interval: float | None) -> None:
         signal.signal(number, lambda *_: stop.set())
     with feed.open_rails(settings) as rails:
         teller = _Teller(rails.catalog)
-        feed.follow(rails, chosen, owner=_owner(), interval_seconds=poll_interval, stop=stop, report=teller.tell)
+        feed.follow(
+            rails, chosen, owner=_owner(), interval_seconds=poll_interval, stop=stop, report=teller.tell
+        )
 
 
 @main.command()
@@ -125,7 +137,8 @@ class _Teller:
             click.echo(f"{report.model.id} {report.partition}: {error}", err=True)
         if not report.published:
             return
-        click.echo(f"{report.model.id} {report.partition}: {report.grids} grids of {report.published} objects in {report.seconds:.2f} s")
+        what = f"{report.grids} grids of {report.published} objects"
+        click.echo(f"{report.model.id} {report.partition}: {what} in {report.seconds:.2f} s")
         if os.environ.get("DAGSTER_HOME") and self._is_time(f"{report.model.id}/{report.partition}"):
             self._report_to_dagster(report)
 
@@ -144,7 +157,9 @@ class _Teller:
 
         live = self.catalog.published(report.model.source_name, report.partition)
         if live is not None:
-            report_to_dagster(report.model, report.partition, metadata(report, live.artifacts, datetime.now(UTC)))
+            report_to_dagster(
+                report.model, report.partition, metadata(report, live.artifacts, datetime.now(UTC))
+            )
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -168,7 +183,15 @@ def _print_reports(reports: Sequence[Report]) -> None:
     for column in ("model", "partition", "objects", "partial", "waiting", "failed", "grids", "MB", "s"):
         table.add_column(column, justify="left" if column in ("model", "partition") else "right")
     for r in reports:
-        numbers = (r.published, r.partial, r.postponed, r.failed, r.grids, f"{r.bytes_stored / 1e6:.1f}", f"{r.seconds:.1f}")
+        numbers = (
+            r.published,
+            r.partial,
+            r.postponed,
+            r.failed,
+            r.grids,
+            f"{r.bytes_stored / 1e6:.1f}",
+            f"{r.seconds:.1f}",
+        )
         table.add_row(r.model.id, r.partition, *map(str, numbers))
     Console().print(table)
     for report in reports:
@@ -178,7 +201,16 @@ def _print_reports(reports: Sequence[Report]) -> None:
 
 def _table(states: Sequence[ModelStatus]) -> Table:
     table = Table(title="weather")
-    for column in ("model", "last success", "lag", "next poll", "complete", "waiting", "quarantine", "last errors"):
+    for column in (
+        "model",
+        "last success",
+        "lag",
+        "next poll",
+        "complete",
+        "waiting",
+        "quarantine",
+        "last errors",
+    ):
         table.add_column(column)
     for s in states:
         table.add_row(

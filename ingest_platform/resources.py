@@ -1,4 +1,4 @@
-"""Dagster resources that hand out plain clients. Nothing is opened, read or imported before a run or tick asks.
+"""Dagster resources that hand out plain clients. Nothing is opened or read before a run or tick asks.
 
 Each reads the environment when it is opened, so secrets never stand in a run's configuration.
 """

@@ -1,11 +1,13 @@
 """An S3-like server inside the test that fails as it is told: refusals, short bodies, resets, drips.
 
-Serves anonymous GET (ranges, If-Match), HEAD and ListObjectsV2, path-style. A test scripts it with a rule:
-a function that sees each request before it is answered and returns the fault to inject, or None.
+Serves GET (ranges, If-Match), HEAD, ListObjectsV2 and deletions, path-style; signatures are not looked at.
+A test scripts it with a rule: a function that sees each GET and HEAD before it is answered and returns the
+fault to inject, or None.
 """
 
 import hashlib
 import os
+import re
 import socket
 import struct
 import threading
@@ -17,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class FaultyServer:
     endpoint: str = ""
     rule: Rule = lambda _: None
     ignore_if_match: bool = False
+    undeletable: set[str] = field(default_factory=set)  # keys that may be listed and read only
     page_keys: int = 1000
     think_seconds: float = 0.0  # before each answer, to let requests overlap
     requests: list[Request] = field(default_factory=list)
@@ -191,12 +194,24 @@ def _handler(state: FaultyServer) -> type[BaseHTTPRequestHandler]:
         def do_HEAD(self) -> None:
             self._answer()
 
+        def do_POST(self) -> None:
+            """DeleteObjects: 200, with the refusals inside."""
+            request = self._arrived()
+            body = self.rfile.read(int(request.headers["content-length"])).decode()
+            keys = [unescape(key) for key in re.findall(r"<Key>(.*?)</Key>", body)]
+            for key in set(keys) - state.undeletable:
+                state.buckets[request.bucket].pop(key, None)
+            self._send(200, _deletion(keys, state.undeletable))
+            state.leave()
+
+        def _arrived(self) -> Request:
+            return state.arrive(self.command, self.path, {n.lower(): v for n, v in self.headers.items()})
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
         def _answer(self) -> None:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = state.arrive(self.command, self.path, headers)
+            request = self._arrived()
             try:
                 time.sleep(state.think_seconds)
                 fault = state.rule(request)
@@ -273,6 +288,16 @@ def _handler(state: FaultyServer) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
 
     return Handler
+
+
+def _deletion(keys: list[str], undeletable: set[str]) -> bytes:
+    parts = (
+        f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+        if key in undeletable
+        else f"<Deleted><Key>{escape(key)}</Key></Deleted>"
+        for key in keys
+    )
+    return f"<DeleteResult>{''.join(parts)}</DeleteResult>".encode()
 
 
 def _listing(bucket: dict[str, Stored], query: dict[str, str], page_keys: int) -> bytes:

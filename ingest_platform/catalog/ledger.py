@@ -27,13 +27,12 @@ from ingest_platform.catalog.model import (
     Outcome,
     Overview,
     PartitionRow,
-    Polling,
     Purge,
     Request,
     Sighting,
     Snapshot,
 )
-from ingest_platform.catalog.see import polled, see
+from ingest_platform.catalog.see import keep_cursor, see
 
 # One transaction of see: 1,000 sightings hold the ledger for well under a second.
 SIGHTINGS_PER_TRANSACTION = 1_000
@@ -102,10 +101,10 @@ class Catalog:
                 became_pending += see(tx, source, some)
         return became_pending
 
-    def polled(self, source: str, polling: Polling) -> None:
+    def keep_cursor(self, source: str, cursor: str) -> None:
         """Take down how far discovery came. Only a resume token: losing it costs one full pass."""
-        with self._writing("polled") as tx:
-            polled(tx, source, polling)
+        with self._writing("keep_cursor") as tx:
+            keep_cursor(tx, source, cursor)
 
     def request(
         self, source: str, *, limit: int = 20, hold_off: timedelta = claims.HOLD_OFF
@@ -265,10 +264,10 @@ class Catalog:
         with self._reading() as tx:
             return read.has_published(tx)
 
-    def polling(self, source: str) -> Polling:
-        """Where discovery goes on, and when it last listed."""
+    def cursor(self, source: str) -> str | None:
+        """Where discovery goes on; None: never listed."""
         with self._reading() as tx:
-            return read.polling(tx, source)
+            return read.cursor(tx, source)
 
     def partitions(self, source: str | None = None) -> tuple[PartitionRow, ...]:
         """All partitions, for reconcile and status: a uri is wanted if one that is not purged names it."""

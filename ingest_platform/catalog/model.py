@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Snapshot:
     partition: str
     uri: str
     snapshot: str
-    artifacts: tuple[Mapping[str, object], ...]  # artifact columns joined with the typed table's
+    artifacts: tuple[Mapping[str, Any], ...]  # artifact columns joined with the typed table's
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +182,6 @@ class Overview:
     newest_commit: datetime | None
     quarantined: tuple[ObjectRow, ...]  # the latest, with their reasons
     waiting: tuple[ObjectRow, ...]  # pending after an error, the latest to be tried again first
-
-
-@dataclass(frozen=True, slots=True)
-class Polling:
-    """Where discovery of a source stands: a resume token and the time of the last listing."""
-
-    cursor: str | None = None
-    polled_at: datetime | None = None  # by the clock of who listed; None: never
-    complete: bool = True  # False: the last pass ran out of time and goes on at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
-from ingest_platform.catalog.model import Count, ObjectRow, Overview, PartitionRow, Polling, Snapshot
+from ingest_platform.catalog.model import Count, ObjectRow, Overview, PartitionRow, Snapshot
 from ingest_platform.catalog.rows import Clock, has_due_rows, unleased
 from ingest_platform.catalog.tables import (
     DAWN,
@@ -80,20 +80,19 @@ def has_due(tx: Connection, clock: Clock, source_name: str, key: str) -> bool:
 def due_partitions(tx: Connection, clock: Clock, source_name: str) -> tuple[str, ...]:
     """Keys of the partitions that a claim would get work from, the newest first."""
     now = clock(tx)
-    due = select(partition.c.key).where(partition.c.source == source_name, OPEN, unleased(now), has_due_rows(now))
-    return tuple(tx.execute(due.order_by(partition.c.event_end.desc(), partition.c.key.desc())).scalars())
+    mine = and_(partition.c.source == source_name, OPEN, unleased(now), has_due_rows(now))
+    newest_first = (partition.c.event_end.desc(), partition.c.key.desc())
+    return tuple(tx.execute(select(partition.c.key).where(mine).order_by(*newest_first)).scalars())
 
 
 def has_published(tx: Connection) -> bool:
-    return tx.execute(select(partition.c.id).where(partition.c.snapshot.is_not(None)).limit(1)).first() is not None
+    named = select(partition.c.id).where(partition.c.snapshot.is_not(None)).limit(1)
+    return tx.execute(named).first() is not None
 
 
-def polling(tx: Connection, source_name: str) -> Polling:
-    """How far discovery is; a fresh Polling for a source that was never listed."""
-    row = tx.execute(select(source).where(source.c.name == source_name)).one_or_none()
-    if row is None or row.polled_at is None:
-        return Polling()
-    return Polling(row.cursor, row.polled_at, row.pass_complete)
+def cursor(tx: Connection, source_name: str) -> str | None:
+    """What the last listing left; None for a source that was never listed."""
+    return tx.execute(select(source.c.cursor).where(source.c.name == source_name)).scalar()
 
 
 def partitions(tx: Connection, source_name: str | None) -> tuple[PartitionRow, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from ingest_platform.catalog.counters import count
-from ingest_platform.catalog.model import Polling, Sighting
+from ingest_platform.catalog.model import Sighting
 from ingest_platform.catalog.rows import AFRESH, IDS_PER_STATEMENT, lock_source, new_partition
 from ingest_platform.catalog.tables import partition, source, source_object
 from ingest_platform.catalog.versions import Slot, Version
@@ -114,14 +114,10 @@ def _store(tx: Connection, source: str, slots: _Slots) -> int:
     return pending
 
 
-def polled(tx: Connection, source_name: str, polling: Polling) -> None:
+def keep_cursor(tx: Connection, source_name: str, cursor: str) -> None:
     """Take down where the next listing goes on. No rule of the ledger depends on it."""
     lock_source(tx, source_name)
-    tx.execute(
-        update(source)
-        .where(source.c.name == source_name)
-        .values(cursor=polling.cursor, polled_at=polling.polled_at, pass_complete=polling.complete)
-    )
+    tx.execute(update(source).where(source.c.name == source_name).values(cursor=cursor))
 
 
 def _update(

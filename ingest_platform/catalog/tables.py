@@ -89,8 +89,6 @@ source = Table(
     Column("horizon", UtcTime, nullable=False),
     # Where discovery goes on, so that sensor, cron and daemon share it. No rule of the ledger reads it.
     Column("cursor", String),
-    Column("polled_at", UtcTime),
-    Column("pass_complete", Boolean),
 )
 
 partition = Table(

@@ -162,7 +162,7 @@ def _watch(
 def _progress(catalog: Catalog, model: Model, expected: Mapping[str, int] | None) -> Progress:
     states = catalog.overview(model.source_name).objects
     known = sum(states.values()) - states.get("superseded", 0)
-    return Progress(model, states.get("ingested", 0), known, expected and expected[model.id])
+    return Progress(model, states.get("ingested", 0), known, None if expected is None else expected[model.id])
 
 
 def _summarise(

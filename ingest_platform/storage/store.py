@@ -7,6 +7,7 @@ that cannot be told for certain raises: only a plain 404 means absent.
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, S3Store
 
 from ingest_platform.errors import PermanentError, StoreUnavailable
@@ -65,6 +71,8 @@ class Store:
         """
         import icechunk
 
+        # It warns that commits of several writers to a folder may meet: ours are on branches of their own.
+        icechunk.set_logs_filter("error")
         _check(uri, self.url)
         if self.folder is not None:
             return icechunk.local_filesystem_storage(str(self.folder / uri))
@@ -104,7 +112,8 @@ class Store:
     def list_uris(self) -> Iterator[str]:
         """Every uri below the root that holds anything, in order. Half-made ones too."""
         if self.folder is not None:
-            yield from _folders(self.folder, URI_DEPTH)
+            with self._speaking("list the root"):
+                yield from list(_folders(self.folder, URI_DEPTH))
         else:
             yield from self._prefixes("", URI_DEPTH)
 
@@ -197,13 +206,14 @@ class Store:
             yield
         except AlreadyExistsError:
             raise
-        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise PermanentError(
-                f"{self.url}: could not {doing}: {error}. What is published stays. Correct the rights."
-            ) from error
         except (BaseError, OSError) as error:
+            if _is_refusal(error):
+                raise PermanentError(
+                    f"{self.url}: could not {doing}: {_brief(error)}. What is published stays."
+                    " Correct the rights or the credentials."
+                ) from error
             raise StoreUnavailable(
-                f"{self.url}: could not {doing}: {error}. What is published stays."
+                f"{self.url}: could not {doing}: {_brief(error)}. What is published stays."
             ) from error
 
 
@@ -267,6 +277,18 @@ def _open_s3(
     return S3Store(bucket, prefix=prefix or None, config=config, client_options=client)
 
 
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return True
+    # obstore calls a refused listing, and a refusal inside DeleteObjects' answer, generic: only the text tells.
+    return re.search(r"code: (401|403|AccessDenied)\b", str(error)) is not None
+
+
+def _brief(error: Exception) -> str:
+    # obstore adds its internal structures to the message, thirty lines of them.
+    return " ".join(str(error).partition("Debug source")[0].split())
+
+
 def _is_plain(endpoint: str | None) -> bool:
     return endpoint is not None and urlsplit(endpoint).scheme == "http"
 
@@ -286,12 +308,12 @@ def _check_uri(uri: str, url: str) -> None:
 
 def _folders(parent: Path, depth: int) -> Iterator[str]:
     for child in sorted(parent.iterdir()):
-        if not child.is_dir() or child.is_symlink():
-            continue
-        if depth == 1:
+        if depth == 1 and child.is_dir():
             yield child.name
-        else:
-            yield from (f"{child.name}/{below}" for below in _folders(child, depth - 1))
+        elif child.is_dir() and not child.is_symlink():
+            # A purge may take a folder away between the listing and this look into it.
+            with suppress(FileNotFoundError):
+                yield from [f"{child.name}/{below}" for below in _folders(child, depth - 1)]
 
 
 def _delete_folder(folder: Path, at: Callable[[str], None]) -> bool:

@@ -6,10 +6,12 @@ caller's, by `Verdict.passed` and `Verdict.severe`.
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ingest_platform.weather.model import Kind, Model
@@ -22,8 +24,8 @@ Rows = Sequence[Mapping[str, Any]]  # artifact joined with weather_grid, as Cata
 
 # The longest gap that is still weather, not an outage: three missed cycles, scans or observations.
 STALE_AFTER_CADENCES = 3
-# One grid a parameter proves the chain; reading every grid back would double the work.
-GRIDS_READ_BACK = 24
+# Reading everything back would double the work. This much is a dozen GFS fields or one 0.5 km satellite band.
+READ_BACK_BYTES = 24_000_000
 # A mosaic may be dry nearly everywhere and a band dark at night: only a field that is all missing is wrong.
 MISSING_SHARE_LIMIT = 0.9999
 
@@ -74,7 +76,9 @@ def completeness(model: Model, partitions: Mapping[str, Rows], now: datetime) ->
     """Fails after the deadline with exactly what is missing; before it, tells how far the partition is."""
     states = [completeness_of(model, key, rows, now) for key, rows in sorted(partitions.items())]
     late = [state for state in states if state.overdue and state.missing]
-    facts = {state.partition: f"{state.live}/{state.expected} ({state.percent:.1f} %)" for state in states[-10:]}
+    facts = {
+        state.partition: f"{state.live}/{state.expected} ({state.percent:.1f} %)" for state in states[-10:]
+    }
     if not late:
         return Verdict(True, "every partition past its deadline is whole", facts=facts)
     told = "; ".join(f"{s.partition}: {list(s.missing)} missing, {s.percent:.1f} % live" for s in late[:10])
@@ -93,18 +97,26 @@ def parameters_seen(model: Model, partitions: Mapping[str, Rows]) -> Verdict:
             f"source's inventory, or remove them from {model.id}.yaml.",
             severe=False,
         )
-    return Verdict(True, f"{len(seen)} of {len(model.parameters)} configured parameters are live", facts=dict(seen))
+    return Verdict(
+        True, f"{len(seen)} of {len(model.parameters)} configured parameters are live", facts=dict(seen)
+    )
 
 
 def source_stale(model: Model, newest: datetime | None, now: datetime) -> Verdict:
     """Fails when the source has published nothing for three cadences over its usual delay."""
-    limit = STALE_AFTER_CADENCES * timedelta(minutes=model.cadence_minutes) + timedelta(minutes=model.delay_minutes)
+    limit = STALE_AFTER_CADENCES * timedelta(minutes=model.cadence_minutes) + timedelta(
+        minutes=model.delay_minutes
+    )
     if newest is None:
         return Verdict(True, "nothing has been discovered yet", severe=False)
     age = now - newest
     fresh = age <= limit
     told = f"newest object is of {newest:%Y-%m-%dT%H:%M:%S}Z, {age} ago; expected within {limit}"
-    remedy = "" if fresh else f". Look whether {model.id}'s source moved: its buckets and templates are dated in the YAML."
+    remedy = (
+        ""
+        if fresh
+        else f". Look whether {model.id}'s source moved: its buckets and templates are dated in the YAML."
+    )
     return Verdict(fresh, told + remedy)
 
 
@@ -121,7 +133,10 @@ class ReadBack:
 
 
 def read_back(store: Store, snapshot: Snapshot) -> tuple[ReadBack, ...]:
-    """Read one grid a parameter from the snapshot that the ledger names. Raises icechunk's errors if it is lost."""
+    """Read some grids of the snapshot that the ledger names. Raises icechunk's errors if they are lost.
+
+    Which ones follows from the snapshot's name: a verdict can be repeated, and each parameter has its turn.
+    """
     import icechunk
     import numpy as np
     import zarr
@@ -130,8 +145,7 @@ def read_back(store: Store, snapshot: Snapshot) -> tuple[ReadBack, ...]:
     repository = icechunk.Repository.open(store.icechunk_storage(snapshot.uri))
     root = zarr.open_group(repository.readonly_session(snapshot_id=snapshot.snapshot).store, mode="r")
     results = []
-    newest = {row["variable"]: row for row in sorted(snapshot.artifacts, key=lambda row: row["valid_time"])}
-    for row in list(newest.values())[:GRIDS_READ_BACK]:
+    for row in _sampled(snapshot):
         array: Any = root[row["array"]]
         level = () if row["level_index"] is None else (row["level_index"],)
         stored = np.ascontiguousarray(array[(row["time_index"], *level)])
@@ -153,6 +167,19 @@ def read_back(store: Store, snapshot: Snapshot) -> tuple[ReadBack, ...]:
     return tuple(results)
 
 
+def _sampled(snapshot: Snapshot) -> Iterator[Mapping[str, Any]]:
+    """The newest grid of some parameters, until their encoded size reaches the limit; at least one."""
+    newest = {row["variable"]: row for row in sorted(snapshot.artifacts, key=itemgetter("valid_time"))}
+    # Not a secret: the order only has to differ between snapshots.
+    shuffled = random.Random(snapshot.snapshot).sample(sorted(newest), len(newest))  # noqa: S311
+    left = READ_BACK_BYTES
+    for name in shuffled:
+        yield newest[name]
+        left -= newest[name]["size_bytes"]
+        if left <= 0:
+            return
+
+
 def value_range(model: Model, samples: Sequence[ReadBack]) -> Verdict:
     """Fails for values that nature does not have, and for fields without any value."""
     ranges = {p.name: p.valid_range for p in model.parameters}
@@ -162,10 +189,12 @@ def value_range(model: Model, samples: Sequence[ReadBack]) -> Verdict:
         if sample.missing_share > MISSING_SHARE_LIMIT:
             wrong.append(f"{sample.variable} ({sample.level}): {sample.missing_share:.2%} missing")
         elif sample.lowest < low or sample.highest > high:
-            wrong.append(
-                f"{sample.variable} ({sample.level}): {sample.lowest:g} … {sample.highest:g}, possible {low:g} … {high:g}"
-            )
-    facts = {f"{s.variable} {s.level}": f"{s.lowest:.4g} … {s.highest:.4g}, {s.missing_share:.1%} missing" for s in samples}
+            found = f"{sample.lowest:g} … {sample.highest:g}"
+            wrong.append(f"{sample.variable} ({sample.level}): {found}, possible {low:g} … {high:g}")
+    facts = {
+        f"{s.variable} {s.level}": f"{s.lowest:.4g} … {s.highest:.4g}, {s.missing_share:.1%} missing"
+        for s in samples
+    }
     return Verdict(not wrong, "; ".join(wrong) or f"{len(samples)} sampled grids are plausible", facts=facts)
 
 

@@ -1,6 +1,6 @@
 """Weather in Dagster: per model one partitioned asset, its checks, its sensor, its jobs and schedule.
 
-This page decides nothing: it hands Dagster's context to `feed`, `ingest` and `checks`, and their answers back.
+This page decides nothing: it hands Dagster's context to the domain's functions, and their answers back.
 """
 
 import os
@@ -161,7 +161,7 @@ def _sensor(model: Model) -> dg.SensorDefinition:
         job_name=f"ingest_{model.id}",
         minimum_interval_seconds=min(TICK_SECONDS, model.poll_interval_seconds),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Lists {model.id} every {model.poll_interval_seconds} s and asks for what the ledger calls due.",
+        description=f"Lists {model.id} every {model.poll_interval_seconds} s, asks for runs of what is due.",
     )
     def sensor(
         catalog: dg.ResourceParam[Catalog],
@@ -198,7 +198,9 @@ def report_to_dagster(model: Model, partition: str, facts: Mapping[str, Any]) ->
     """Tell the Dagster instance of DAGSTER_HOME about a materialization that no run of it made."""
     with dg.DagsterInstance.get() as instance:
         instance.report_runless_asset_event(
-            dg.AssetMaterialization(["weather", model.id, "grids"], partition=partition, metadata=_shown(facts))
+            dg.AssetMaterialization(
+                ["weather", model.id, "grids"], partition=partition, metadata=_shown(facts)
+            )
         )
 
 
@@ -227,7 +229,9 @@ def _plain(value: Any) -> dg.MetadataValue[Any]:
 
 def _table(rows: list[dict[str, str]]) -> dg.MetadataValue[Any]:
     columns = [dg.TableColumn(name) for name in (rows[0] if rows else {"time": ""})]
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=dg.TableSchema(columns=columns))
+    return dg.MetadataValue.table(
+        [dg.TableRecord(row) for row in rows], schema=dg.TableSchema(columns=columns)
+    )
 
 
 def _result(name: str, key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:

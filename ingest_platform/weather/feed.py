@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.catalog.model import Polling
 from ingest_platform.errors import IngestError, TransientError
 from ingest_platform.settings import Settings
 from ingest_platform.storage.bucket import Bucket, open_bucket
@@ -68,10 +67,8 @@ def poll(rails: Rails, model: Model, *, every: timedelta | None = None) -> Disco
     ledger, so sensor, cron and daemon share it. A failed listing raises and moves nothing.
     """
     now = rails.clock()
-    polling = rails.catalog.polling(model.source_name)
-    # A pass that ran out of its budget goes on at once. abs(): a clock set back must not stop the polling.
-    resting = every is not None and polling.complete and polling.polled_at is not None
-    if resting and abs(now - polling.polled_at) < every:
+    cursor = Cursor.parse(rails.catalog.cursor(model.source_name))
+    if every is not None and not cursor.due(now, every):
         return None
     end = time.monotonic() + LISTING_BUDGET_SECONDS
     found = discover(
@@ -79,10 +76,10 @@ def poll(rails: Rails, model: Model, *, every: timedelta | None = None) -> Disco
         rails.open_bucket,
         lambda seen: rails.catalog.see(model.source_name, seen),
         now=now,
-        cursor=Cursor.parse(polling.cursor),
+        cursor=cursor,
         budget=lambda: end - time.monotonic(),
     )
-    rails.catalog.polled(model.source_name, Polling(str(found.cursor), now, found.complete))
+    rails.catalog.keep_cursor(model.source_name, found.cursor.text())
     return found
 
 
@@ -97,7 +94,7 @@ def see_partition(rails: Rails, model: Model, partition: str) -> int:
 
 
 def once(rails: Rails, models: Sequence[Model], *, owner: str) -> list[Report]:
-    """Discover and ingest everything that is due, fast feeds first. A model that fails does not stop the others."""
+    """Discover and ingest everything that is due, fast feeds first. A failing model stops no other."""
     reports = []
     for model in sorted(models, key=lambda m: m.cadence_minutes):
         try:

@@ -91,11 +91,13 @@ def open_draft(store: Store, model: Model, claim: Claim, at: Callable[[str], Non
         at("after create_branch")
         session = repository.writable_session(branch)
         if session.snapshot_id != base:
-            raise StoreUnavailable(f"{claim.uri}: branch {branch} starts at {session.snapshot_id}, not at {base}")
+            raise StoreUnavailable(
+                f"{claim.uri}: branch {branch} starts at {session.snapshot_id}, not at {base}"
+            )
         root = zarr.open_group(session.store, mode="a", zarr_format=3)
     except icechunk.IcechunkError as error:
         raise StoreUnavailable(
-            f"{claim.uri}: no draft could be opened ({error}). The published snapshot stands; the next run tries again."
+            f"{claim.uri}: no draft could be opened ({error}). What is published stands."
         ) from error
     draft = Draft(model, claim.partition, session, root, fresh=claim.snapshot is None)
     if draft.fresh:
@@ -143,7 +145,9 @@ def write(draft: Draft, file: SourceFile, grid: Grid) -> Written:
         array[place] = values
         size = _encoded_size(draft, array, place)
     except icechunk.IcechunkError as error:
-        raise StoreUnavailable(f"{file.key}: {grid.parameter.name} was not stored ({error}). Nothing is published.") from error
+        raise StoreUnavailable(
+            f"{file.key}: {grid.parameter.name} was not stored ({error}). Nothing is published."
+        ) from error
     return Written(array.path, index, level_index, size, f"crc32:{isal_zlib.crc32(values):08x}")
 
 
@@ -153,7 +157,8 @@ def seal(draft: Draft, message: str) -> str:
         return draft.session.commit(message, allow_empty=True)
     except icechunk.IcechunkError as error:
         raise StoreUnavailable(
-            f"{draft.model.id} {draft.partition}: the draft was not stored ({error}). The published snapshot stands."
+            f"{draft.model.id} {draft.partition}: the draft was not stored ({error}). "
+            "What is published stands."
         ) from error
 
 
@@ -201,7 +206,9 @@ def _store_axis(draft: Draft, axis: str, known: dict[int, int]) -> None:
     if axis == "lead":
         cycle = (draft.model.partition_start(draft.partition) - EPOCH) // timedelta(seconds=1)
         since_epoch = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
-        _coordinate(draft, "cycle", np.array(cycle), (), {"standard_name": "forecast_reference_time", **since_epoch})
+        _coordinate(
+            draft, "cycle", np.array(cycle), (), {"standard_name": "forecast_reference_time", **since_epoch}
+        )
         _coordinate(draft, "valid_time", cycle + values, (axis,), {"standard_name": "time", **since_epoch})
     for _, array in draft.root.arrays():
         if array.ndim >= 3 and _dimensions(array)[0] == axis:
@@ -210,7 +217,12 @@ def _store_axis(draft: Draft, axis: str, known: dict[int, int]) -> None:
 
 def _axis_attributes(axis: str) -> dict[str, Any]:
     if axis == "lead":
-        return {"standard_name": "forecast_period", "long_name": "lead time", "units": "seconds", "dtype": "timedelta64[s]"}
+        return {
+            "standard_name": "forecast_period",
+            "long_name": "lead time",
+            "units": "seconds",
+            "dtype": "timedelta64[s]",
+        }
     return {
         "standard_name": "time",
         "long_name": "scan start or valid time",
@@ -221,7 +233,11 @@ def _axis_attributes(axis: str) -> dict[str, Any]:
 
 
 def _coordinate(
-    draft: Draft, name: str, values: np.ndarray[Any, Any], dimensions: Sequence[str], attributes: dict[str, Any]
+    draft: Draft,
+    name: str,
+    values: np.ndarray[Any, Any],
+    dimensions: Sequence[str],
+    attributes: dict[str, Any],
 ) -> None:
     stored = draft.root.get(name)
     if isinstance(stored, zarr.Array):
@@ -229,7 +245,11 @@ def _coordinate(
         stored[...] = values
         return
     array = draft.root.create_array(
-        name, shape=values.shape, dtype=values.dtype, chunks=values.shape or (), dimension_names=list(dimensions)
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=values.shape or (),
+        dimension_names=list(dimensions),
     )
     array[...] = values
     array.attrs.update(attributes)
@@ -334,7 +354,9 @@ def _place_geometry(draft: Draft, geometry: Geometry) -> tuple[str, str, str]:
     ):
         stored = draft.root.get(y_name)
         if stored is None:
-            _coordinate(draft, y_name, geometry.y, (y_name,), {**dict(geometry.y_attributes), "geometry": identity})
+            _coordinate(
+                draft, y_name, geometry.y, (y_name,), {**dict(geometry.y_attributes), "geometry": identity}
+            )
             _coordinate(draft, x_name, geometry.x, (x_name,), dict(geometry.x_attributes))
             _coordinate(draft, mapping, np.array(0, dtype="<i4"), (), dict(geometry.crs))
             return y_name, x_name, mapping

@@ -39,7 +39,10 @@ def open_weather(model: str, partition: str, *, environ: Mapping[str, str] | Non
     and the grid's own; forecasts carry `cycle` and `valid_time`. Raises NotPublished.
     """
     settings = Settings.from_environment(os.environ if environ is None else environ)
-    (described,) = load_models(settings.weather_models, only=[model])
+    (described, *others) = load_models(settings.weather_models, only=[model])
+    if others:
+        ids = ", ".join(m.id for m in (described, *others))
+        raise NotPublished(f"{model} is a family of several models: open one of {ids}")
     catalog = Catalog.open(settings.catalog_url)
     try:
         return open_live(catalog, store_of(settings), described, partition)
@@ -57,7 +60,7 @@ def open_live(ledger: Ledger, store: Store, model: Model, partition: str) -> xr.
         if (again.uri, again.snapshot) != (named.uri, named.snapshot):
             return _select(_open_snapshot(store, again), again.artifacts)
         raise NotPublished(
-            f"{model.id} {partition}: the ledger names snapshot {named.snapshot} in {named.uri}, but the store "
+            f"{model.id} {partition}: the ledger names {named.snapshot} in {named.uri}, but the store "
             f"does not give it ({error}). If the store is reachable, the bytes are lost: run reconcile."
         ) from error
 
@@ -66,7 +69,9 @@ def _named(ledger: Ledger, model: Model, partition: str) -> Snapshot:
     snapshot = ledger.published(model.source_name, partition)
     if snapshot is None:
         state = ledger.partition_state(model.source_name, partition)
-        told = {"purged": "purged by retention", "purging": "being purged"}.get(state or "", "not ingested yet")
+        told = {"purged": "purged by retention", "purging": "being purged"}.get(
+            state or "", "not ingested yet"
+        )
         raise NotPublished(
             f"{model.id} {partition}: {told}. Keys look like {model.partition_key(model.sources[0].since)}; "
             "`ingest status` lists what is there."
@@ -78,14 +83,19 @@ def _open_snapshot(store: Store, named: Snapshot) -> xr.Dataset:
     repository = icechunk.Repository.open(store.icechunk_storage(named.uri))
     session = repository.readonly_session(snapshot_id=named.snapshot)
     # chunks=None: lazy without Dask, which a user who wants it adds by .chunk().
-    return xr.open_zarr(session.store, consolidated=False, chunks=None, decode_timedelta=True, mask_and_scale=True)
+    opened: xr.Dataset = xr.open_zarr(
+        session.store, consolidated=False, chunks=None, decode_timedelta=True, mask_and_scale=True
+    )
+    return opened
 
 
 def _select(everything: xr.Dataset, rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     """Keep the arrays and axis positions that a live grid names; sort each axis by its coordinate."""
     grids = sorted({str(row["array"]) for row in rows})
     # Times and grid mappings travel with the grids that they describe.
-    described = everything.set_coords([name for name, array in everything.data_vars.items() if array.ndim < 2])
+    described = everything.set_coords(
+        [name for name, array in everything.data_vars.items() if array.ndim < 2]
+    )
     live = described[grids]
     for axis in [name for name in map(str, live.dims) if name == "lead" or name.split("__")[0] == "time"]:
         arrays = {name for name, array in live.data_vars.items() if axis in array.dims}
@@ -96,6 +106,10 @@ def _select(everything: xr.Dataset, rows: Sequence[Mapping[str, Any]]) -> xr.Dat
 
 
 def _name_axes(live: xr.Dataset) -> xr.Dataset:
-    """Radar products observe at times of their own: one product's axis is `time`, several keep their names."""
+    """Radar products observe at times of their own: one product's axis is `time`, several have names."""
     axes = [str(name) for name in live.dims if str(name).startswith("time__")]
-    return live.rename({axes[0]: "time"}) if len(axes) == 1 else live.rename({a: a.replace("__", "_") for a in axes})
+    return (
+        live.rename({axes[0]: "time"})
+        if len(axes) == 1
+        else live.rename({a: a.replace("__", "_") for a in axes})
+    )

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.weather.checks import completeness_of
+from ingest_platform.weather.discover import Cursor
 from ingest_platform.weather.model import Model
 
 ERRORS_SHOWN = 5
@@ -26,8 +27,10 @@ class ModelStatus:
 
 def status_of(catalog: Catalog, model: Model, now: datetime) -> ModelStatus:
     overview = catalog.overview(model.source_name)
-    polling = catalog.polling(model.source_name)
-    newest = max((row.partition for row in catalog.partitions(model.source_name) if row.state == "open"), default=None)
+    listed_at = Cursor.parse(catalog.cursor(model.source_name)).listed_at
+    newest = max(
+        (row.partition for row in catalog.partitions(model.source_name) if row.state == "open"), default=None
+    )
     live = None if newest is None else catalog.published(model.source_name, newest)
     rows = () if live is None else live.artifacts
     latest = max((row["valid_time"] - timedelta(seconds=row["lead_seconds"]) for row in rows), default=None)
@@ -37,8 +40,10 @@ def status_of(catalog: Catalog, model: Model, now: datetime) -> ModelStatus:
         model=model.id,
         last_success=overview.newest_commit,
         lag_seconds=None if latest is None else (now - latest).total_seconds(),
-        next_poll=polling.polled_at and polling.polled_at + timedelta(seconds=model.poll_interval_seconds),
-        completeness="" if whole is None else f"{newest} {whole.live}/{whole.expected} ({whole.percent:.1f} %)",
+        next_poll=listed_at and listed_at + timedelta(seconds=model.poll_interval_seconds),
+        completeness=""
+        if whole is None
+        else f"{newest} {whole.live}/{whole.expected} ({whole.percent:.1f} %)",
         waiting=overview.objects.get("pending", 0),
         quarantined=overview.objects.get("quarantined", 0),
         last_errors=tuple(errors[:ERRORS_SHOWN]),

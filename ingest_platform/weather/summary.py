@@ -47,7 +47,11 @@ def table(model: Model, rows: Rows) -> list[dict[str, str]]:
     """Lead (or time) × parameter: how many levels of each are live."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for row in rows:
-        label = f"f{row['lead_seconds'] / 3600:06.2f}" if model.kind is Kind.FORECAST else f"{row['valid_time']:%H:%M:%S}"
+        label = (
+            f"f{row['lead_seconds'] / 3600:06.2f}"
+            if model.kind is Kind.FORECAST
+            else f"{row['valid_time']:%H:%M:%S}"
+        )
         counts[label.removesuffix(".00")][row["variable"]] += 1
     axis = "lead" if model.kind is Kind.FORECAST else "time"
     return [
@@ -67,7 +71,9 @@ def pictures(report: Report) -> dict[str, str]:
         return {}
     drawn = picture(
         physical(grid),
-        title=f"{grid.parameter.long_name}, {grid.level}, valid {grid.valid_time:%Y-%m-%d %H:%M:%S}Z".replace(" ,", ","),
+        title=f"{grid.parameter.long_name}, {grid.level}, valid {grid.valid_time:%Y-%m-%d %H:%M:%S}Z".replace(
+            " ,", ","
+        ),
         units=grid.parameter.units,
         bbox=grid.geometry.bbox,
         projected=grid.geometry.y_name != "latitude",
@@ -79,11 +85,18 @@ def pictures(report: Report) -> dict[str, str]:
 def verdicts(catalog: Catalog, store: Store, model: Model, now: datetime) -> Mapping[str, Verdict]:
     """Every check of one model, over the partitions that retention keeps."""
     since = now - timedelta(hours=model.retention_hours)
-    kept = [row for row in catalog.partitions(model.source_name) if row.state == "open" and row.event_end >= since]
+    kept = [
+        row for row in catalog.partitions(model.source_name) if row.state == "open" and row.event_end >= since
+    ]
     keys = [row.partition for row in kept]
-    live = {key: snapshot for key in keys if (snapshot := catalog.published(model.source_name, key)) is not None}
+    live = {
+        key: snapshot for key in keys if (snapshot := catalog.published(model.source_name, key)) is not None
+    }
     rows: dict[str, Rows] = {key: live[key].artifacts if key in live else () for key in keys}
-    newest = max((row["valid_time"] - timedelta(seconds=row["lead_seconds"]) for r in rows.values() for row in r), default=None)
+    newest = max(
+        (row["valid_time"] - timedelta(seconds=row["lead_seconds"]) for r in rows.values() for row in r),
+        default=None,
+    )
     answers = {
         "completeness": checks.completeness(model, rows, now),
         "parameters_seen": checks.parameters_seen(model, rows),
@@ -95,7 +108,9 @@ def verdicts(catalog: Catalog, store: Store, model: Model, now: datetime) -> Map
     try:
         samples = checks.read_back(store, live[max(live)])
     except icechunk.IcechunkError as error:
-        lost = Verdict(False, f"{max(live)}: the store does not give what the ledger names ({error}). Run reconcile.")
+        lost = Verdict(
+            False, f"{max(live)}: the store does not give what the ledger names ({error}). Run reconcile."
+        )
         return answers | {"value_range": lost, "catalog_store": lost}
     return answers | {
         "value_range": checks.value_range(model, samples),

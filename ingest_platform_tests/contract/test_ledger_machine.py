@@ -135,7 +135,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(partition=partitions, slot=slots, etag=etags, minute=minutes, broken=breaks)
     def see(self, partition: str, slot: str, etag: str, minute: int, broken: str) -> None:
         with self.connection(broken):
-            self.ledger.see(SOURCE, [sighting(slot, etag, minute=minute, partition=partition)])
+            key = f"{partition}/{slot}"  # no two partitions share a key
+            self.ledger.see(SOURCE, [sighting(key, etag, minute=minute, partition=partition, slot=slot)])
         expected = self.expected
         if broken == "before":
             return

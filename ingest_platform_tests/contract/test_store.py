@@ -12,6 +12,7 @@ import pytest
 from ingest_platform.errors import PermanentError, StoreUnavailable
 from ingest_platform.storage.credentials import Credentials
 from ingest_platform.storage.store import Store, open_store
+from ingest_platform_tests.faulty_server import faulty_server
 from ingest_platform_tests.services.s3 import S3Server
 
 URI = "weather.gfs/2026-11-21T00/a1b2"
@@ -160,7 +161,7 @@ def test_only_a_uri_can_be_deleted(store: Store) -> None:
 
 def test_a_store_belongs_to_one_ledger(store: Store) -> None:
     """Else a test system's reconcile deletes production, or an unmounted disk counts as lost data."""
-    with pytest.raises(PermanentError, match="found none.*mounted"):
+    with pytest.raises(PermanentError, match=r"found none.*mounted"):
         store.verify("ledger-1")
     store.bind("ledger-1")
     store.bind("ledger-1")
@@ -197,8 +198,8 @@ def test_icechunk_opens_a_repository_at_a_uri(store: Store, monkeypatch: pytest.
     """Else the store and Icechunk disagree where a partition lies."""
     import icechunk
 
-    if ca_file := trusted(store):
-        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    if store.ca_file:
+        monkeypatch.setenv("SSL_CERT_FILE", str(store.ca_file))
 
     repository = icechunk.Repository.create(store.icechunk_storage(URI), spec_version=1)
     session = repository.writable_session("main")
@@ -212,10 +213,6 @@ def test_icechunk_opens_a_repository_at_a_uri(store: Store, monkeypatch: pytest.
     store.delete_tree(URI)
     with pytest.raises(icechunk.RepositoryNotFoundError):
         icechunk.Repository.open(store.icechunk_storage(URI))
-
-
-def trusted(store: Store) -> Path | None:
-    return store.ca_file
 
 
 def test_files_that_obstore_does_not_list_are_deleted_too(tmp_path: Path) -> None:
@@ -254,7 +251,7 @@ def test_a_refused_deletion_is_a_permanent_error(s3_server: S3Server) -> None:
     owner.put(f"{URI}/chunks/c", b"x")
     stranger = open_store(
         owner.url,
-        credentials=Credentials("stranger", "wrong"),
+        credentials=Credentials(s3_server.access_key, "wrong"),
         endpoint=s3_server.endpoint,
         region=s3_server.region,
     )
@@ -263,6 +260,24 @@ def test_a_refused_deletion_is_a_permanent_error(s3_server: S3Server) -> None:
         stranger.delete_tree(URI)
 
     assert list(owner.list_uris()) == [URI]
+
+
+@pytest.mark.case(29)
+def test_one_refused_object_among_many_is_a_permanent_error() -> None:
+    """Else a purge without the right to delete some objects goes on for ever, or forgets them."""
+    with faulty_server() as server:
+        store = open_store("s3://ours/p", credentials=Credentials("a", "b"), endpoint=server.endpoint)
+        for number in range(3):
+            server.put("ours", f"p/{URI}/chunks/c{number}", b"x")
+        server.undeletable.add(f"p/{URI}/chunks/c1")
+
+        with pytest.raises(PermanentError, match="could not delete"):
+            store.delete_tree(URI)
+        assert list(server.buckets["ours"]) == [f"p/{URI}/chunks/c1"]
+
+        server.undeletable.clear()
+        store.delete_tree(URI)
+        assert server.buckets["ours"] == {}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root is refused nothing")

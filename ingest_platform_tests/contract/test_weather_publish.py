@@ -21,9 +21,16 @@ from ingest_platform_tests.services.s3 import S3Server
 CYCLE = datetime(2025, 8, 1, tzinfo=UTC)
 SOURCE = Source(since=datetime(2021, 1, 1, tzinfo=UTC), bucket="bucket", key="{cycle:%Y%m%d%H}.f{lead:03}")
 TEMPERATURE = Parameter(
-    name="temperature", variable="TMP", levels_hpa=(850, 500), units="K", long_name="Temperature", valid_range=(100, 400)
+    name="temperature",
+    variable="TMP",
+    levels_hpa=(850, 500),
+    units="K",
+    long_name="Temperature",
+    valid_range=(100, 400),
 )
-GUST = Parameter(name="gust", variable="GUST", level="surface", units="m s-1", long_name="Gust", valid_range=(0, 200))
+GUST = Parameter(
+    name="gust", variable="GUST", level="surface", units="m s-1", long_name="Gust", valid_range=(0, 200)
+)
 MODEL = Model(
     id="tiny",
     family="tiny",
@@ -123,7 +130,9 @@ def open_rows(store: Store, held: Claim, snapshot: str, rows: list[dict[str, Any
 
 def test_grids_come_back_bit_for_bit(store: Store) -> None:
     """Else the forecaster reads another temperature than the one that was published."""
-    grids = {3: [grid(TEMPERATURE, "850 mb", 3, 1), grid(TEMPERATURE, "500 mb", 3, 2), grid(GUST, "surface", 3, 3)]}
+    grids = {
+        3: [grid(TEMPERATURE, "850 mb", 3, 1), grid(TEMPERATURE, "500 mb", 3, 2), grid(GUST, "surface", 3, 3)]
+    }
 
     snapshot, rows = publish(store, claim(), grids)
 
@@ -178,7 +187,9 @@ def test_packed_values_are_stored_packed_and_read_in_their_units(store: Store) -
     """Else satellite imagery takes four times the room, or comes back as counts."""
     packed = np.array([[0, 1], [2, -1]], dtype=np.int16)
     geometry = replace(GEOMETRY, y=np.array([1.0, 0.0]), x=np.array([0.0, 1.0]))
-    counts = replace(grid(GUST, "surface", 3, 1), values=packed, packing=Packing(0.5, 10.0, -1), geometry=geometry)
+    counts = replace(
+        grid(GUST, "surface", 3, 1), values=packed, packing=Packing(0.5, 10.0, -1), geometry=geometry
+    )
 
     snapshot, rows = publish(store, claim(), {3: [counts]})
 
@@ -232,7 +243,7 @@ def test_a_repository_that_cannot_be_opened_says_what_stands(store: Store) -> No
     """Else a store outage reads like lost data."""
     from ingest_platform.errors import StoreUnavailable
 
-    with pytest.raises(StoreUnavailable, match="The published snapshot stands"):
+    with pytest.raises(StoreUnavailable, match="What is published stands"):
         open_draft(store, MODEL, claim("0" * 20, uri="weather.tiny/2025-08-01T00/gone"), lambda _: None)
 
 
@@ -240,12 +251,12 @@ def test_the_dates_are_the_field_s_own(store: Store) -> None:
     """Else other tools than ours cannot read the axes."""
     snapshot, _ = publish(store, claim(), {3: [grid(GUST, "surface", 3, 1)]})
 
-    session = icechunk.Repository.open(store.icechunk_storage(claim().uri)).readonly_session(snapshot_id=snapshot)
+    session = icechunk.Repository.open(store.icechunk_storage(claim().uri)).readonly_session(
+        snapshot_id=snapshot
+    )
     ds = xr.open_zarr(session.store, consolidated=False, chunks=None, decode_timedelta=True)
 
     assert ds.attrs["Conventions"] == "CF-1.11"
     assert ds.gust.attrs["grid_mapping"] == "crs"
     assert ds.latitude.attrs["units"] == "degrees_north"
     assert ds.lead.attrs["standard_name"] == "forecast_period"
-
-

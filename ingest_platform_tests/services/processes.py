@@ -23,7 +23,7 @@ STOP_WITHIN_SECONDS = 20
 RECORD = "processes.json"
 
 
-class ServerUnavailable(Exception):  # noqa: N818
+class ServerUnavailable(Exception):
     """A server is not installed or did not start. The message says what to install or which log to read."""
 
 

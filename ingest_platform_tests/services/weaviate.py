@@ -23,7 +23,7 @@ class WeaviateServer:
 def start_weaviate(folder: Path) -> WeaviateServer:
     """Start a server with its data in `folder`/weaviate. Ready after 8 s on a quiet machine."""
     port, grpc_port, gossip, data = (str(free_port()) for _ in range(4))
-    # One node elects itself only where its RPC port follows its Raft port; apart, it waits for peers for ever.
+    # One node elects itself only where its RPC port follows its Raft port; else it waits for peers for ever.
     raft = free_port(following=1)
     url = f"http://127.0.0.1:{port}"
     launch(

@@ -1,4 +1,4 @@
-"""A bucket that pages like the real one, a ledger that is a set, and real names: what discovery is tested with."""
+"""What discovery is tested with: a bucket that pages like the real one, a set for a ledger, real names."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter

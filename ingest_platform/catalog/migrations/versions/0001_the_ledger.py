@@ -52,8 +52,6 @@ def _create_source() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("horizon", UtcTime(), nullable=False),
         sa.Column("cursor", sa.String()),
-        sa.Column("polled_at", UtcTime()),
-        sa.Column("pass_complete", sa.Boolean()),
         sa.PrimaryKeyConstraint("name", name="pk_source"),
     )
 
