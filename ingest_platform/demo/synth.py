@@ -67,8 +67,8 @@ def paint(model: Model, lattice: Lattice, threads: Executor, *, seed: int = 0) -
 def forecast_file(model: Model, paint: ForecastPaint, cycle: datetime, lead: timedelta) -> ForecastFile:
     """All configured messages of one lead, both precipitation windows, and some that nobody asked for.
 
-    Accumulations and other windows are missing at lead 0. Values rise by one packing step per hour of
-    lead, so that leads can be told apart.
+    Accumulations and other windows are missing at lead 0. Values rise by packing steps with
+    the lead and the length of the window, so that messages can be told apart.
     """
     reset = timedelta(hours=model.cadence_minutes // 60)
     parts: list[bytes] = []
@@ -96,7 +96,8 @@ def _message(
 ) -> bytes:
     name = _field_name(parameter.variable or "", level)
     packed = paint.fields[name]
-    rise = packed.quantum * (window.end / timedelta(hours=1))
+    # Twice the end less the start: windows that end together differ as well.
+    rise = packed.quantum * ((2 * window.end - window.start) / timedelta(hours=1))
     shifted = packed.shifted(_lift(parameter.variable or "", level) + rise)
     return grib_writer.message(parameter.grib[0], level, window, cycle, paint.lattice, shifted)
 
@@ -195,7 +196,7 @@ def radar_file(
     moment = Window(timedelta(0), timedelta(0))
     packed = grib_writer.pack_png(samples, scale.reference, scale.decimal)
     part = grib_writer.message(parameter.grib[0], level, moment, valid, lattice, packed)
-    return bytes(igzip.compress(part, 1))
+    return bytes(igzip.compress(part, 1, mtime=0))
 
 
 # The noise is made this many times coarser and enlarged: an FFT of 24.5 million points takes 4 s.

@@ -49,6 +49,7 @@ class Satellite:
 
 
 SATELLITES = {
+    "G16": Satellite("G16", "GOES-East", -75.0, -101_332, 128_212),
     "G19": Satellite("G19", "GOES-East", -75.0, -101_332, 128_212),
     "G18": Satellite("G18", "GOES-West", -137.0, -69_972, 128_212),
 }
@@ -76,7 +77,13 @@ def satellite_file(
         _axes(file, band, where, shape)
         _scalars(file, band_number, band, where, start, end)
         drift = int(start.timestamp() // 300)
-        _image(file, band, shape, strips(noise_for(shape, seed + band_number), shape, drift=drift))
+        # Each satellite sees another part of the world: its place is part of the seed.
+        _image(
+            file,
+            band,
+            shape,
+            strips(noise_for(shape, seed + band_number + abs(where.west)), shape, drift=drift),
+        )
     return buffer.getvalue()
 
 
@@ -101,9 +108,11 @@ def _global_attributes(file: Any, name: str, where: Satellite, start: datetime, 
 def _axes(file: Any, band: Band, where: Satellite, shape: tuple[int, int]) -> None:
     """Radians, packed into 16 bits: the first pixel's centre and one step a pixel."""
     inset = (56 - band.microradians) / 2  # finer pixels begin nearer to the sector's edge
+    # A smaller image is the middle of the sector: its corners may lie beside the earth.
+    rows, columns = ((full - part) // 2 for full, part in zip(band.shape, shape, strict=True))
     for axis, count, first, step in (
-        ("y", shape[0], where.north + inset, -band.microradians),
-        ("x", shape[1], where.west - inset, band.microradians),
+        ("y", shape[0], where.north + inset - rows * band.microradians, -band.microradians),
+        ("x", shape[1], where.west - inset + columns * band.microradians, band.microradians),
     ):
         variable = file.create_dataset(axis, data=np.arange(count, dtype=np.int16))
         variable.attrs.update(

@@ -280,7 +280,7 @@ def _open_s3(
 def _is_refusal(error: Exception) -> bool:
     if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
         return True
-    # obstore calls a refused listing, and a refusal inside DeleteObjects' answer, generic: only the text tells.
+    # A refused listing, or a refusal inside the answer to DeleteObjects, is generic: only its text tells.
     return re.search(r"code: (401|403|AccessDenied)\b", str(error)) is not None
 
 

@@ -31,6 +31,7 @@ from ingest_platform.storage.store import Store
 from ingest_platform.weather import fetch, goes, grib, publish
 from ingest_platform.weather.keys import parse
 from ingest_platform.weather.model import Grid, Kind, Model, Parameter, Rejected, SourceFile
+from ingest_platform.weather.unusable import Unusable
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +255,8 @@ class _Bench:
             grid = decode()
             _check_time(slot.file, grid)
         except (Damaged, PermanentError) as error:
-            return Rejected(slot.file.key.rsplit("/", 1)[-1], str(error), "decode")
+            kind = error.kind if isinstance(error, Unusable) else "decode"
+            return Rejected(slot.file.key.rsplit("/", 1)[-1], str(error), kind)
         artifact = _artifact(slot, grid, slot.write(grid))
         self._sample(grid)
         return artifact

@@ -69,11 +69,10 @@ def pictures(report: Report) -> dict[str, str]:
     grid = report.headline
     if grid is None:
         return {}
+    when = f"valid {grid.valid_time:%Y-%m-%d %H:%M:%S}Z"
     drawn = picture(
         physical(grid),
-        title=f"{grid.parameter.long_name}, {grid.level}, valid {grid.valid_time:%Y-%m-%d %H:%M:%S}Z".replace(
-            " ,", ","
-        ),
+        title=", ".join(part for part in (grid.parameter.long_name, grid.level, when) if part),
         units=grid.parameter.units,
         bbox=grid.geometry.bbox,
         projected=grid.geometry.y_name != "latitude",

@@ -17,6 +17,8 @@ from ingest_platform_tests.services.install import VERSITYGW, binary
 from ingest_platform_tests.services.processes import free_port, launch
 
 if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
     from mypy_boto3_s3 import S3Client
 
 ACCESS_KEY, SECRET_KEY, REGION = "ingest-test", "ingest-test-secret", "us-east-1"
@@ -73,7 +75,9 @@ def start_s3(folder: Path, *, https: bool = False) -> S3Server:
     root, port = folder / name, free_port()
     root.mkdir()
     ca_path = write_certificate(folder / "tls") if https else None
-    tls: list[str | Path] = ["--cert", ca_path, "--key", ca_path.with_name("key.pem")] if ca_path else []
+    tls: list[str | Path] = (
+        ["--cert", ca_path.with_name("cert.pem"), "--key", ca_path.with_name("key.pem")] if ca_path else []
+    )
     listening = ["--port", f"127.0.0.1:{port}", "--quiet", "--health", "/health"]
     endpoint = f"{'https' if https else 'http'}://127.0.0.1:{port}"
     launch(
@@ -109,36 +113,52 @@ def answers(url: str, ca_path: Path | None = None) -> bool:
 
 
 def write_certificate(folder: Path) -> Path:
-    """A self-signed certificate for 127.0.0.1, valid a day: cert.pem, returned, beside its key.pem."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
+    """A certificate for 127.0.0.1, valid a day: cert.pem and key.pem beside ca.pem, which is returned.
+
+    The authority is a certificate of its own: rustls refuses one that is both anchor and server.
+    """
+    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     folder.mkdir(exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ingest tests")])
+    encoding, unencrypted = serialization.Encoding.PEM, serialization.NoEncryption()
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _certificate("ingest tests", authority_key, None, authority_key)
+    certificate = _certificate("127.0.0.1", key, authority, authority_key)
+    pem = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, unencrypted)
+    (folder / "key.pem").write_bytes(pem)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(encoding))
+    (folder / "ca.pem").write_bytes(authority.public_bytes(encoding))
+    return folder / "ca.pem"
+
+
+def _certificate(
+    name: str,
+    key: "ec.EllipticCurvePrivateKey",
+    authority: "x509.Certificate | None",
+    authority_key: "ec.EllipticCurvePrivateKey",
+) -> "x509.Certificate":
+    """A certificate of loopback signed by `authority`; an authority itself where there is none."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     loopback = x509.SubjectAlternativeName(
         [x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")]
     )
     today = datetime.now(UTC)
-    certificate = (
+    return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(authority.subject if authority else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(today - timedelta(hours=1))
         .not_valid_after(today + timedelta(days=1))
         .add_extension(loopback, critical=False)
-        # A certificate that is no CA is refused as an anchor of trust by some clients.
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
+        .sign(authority_key, hashes.SHA256())
     )
-    encoding, unencrypted = serialization.Encoding.PEM, serialization.NoEncryption()
-    pem = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, unencrypted)
-    (folder / "key.pem").write_bytes(pem)
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(encoding))
-    return folder / "cert.pem"
 
 
 def _metadata_options(root: Path) -> list[str | Path]:

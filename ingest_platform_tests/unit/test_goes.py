@@ -93,8 +93,10 @@ def test_coordinates_are_the_fixed_grid_in_exact_radians(
     place = goes.decode(scan(satellite=satellite), band(13)).geometry
 
     assert (place.y_name, place.x_name, place.grid_mapping) == ("y_2km", "x_2km", "goes_imager_projection")
-    assert place.x == pytest.approx(west + 56e-6 * np.arange(SHAPE[1]), abs=1e-15)
-    assert place.y == pytest.approx(north - 56e-6 * np.arange(SHAPE[0]), abs=1e-15)
+    # The image is the middle of a sector of 1500 × 2500.
+    rows, columns = (1500 - SHAPE[0]) // 2 + np.arange(SHAPE[0]), (2500 - SHAPE[1]) // 2 + np.arange(SHAPE[1])
+    assert place.x == pytest.approx(west + 56e-6 * columns, abs=1e-15)
+    assert place.y == pytest.approx(north - 56e-6 * rows, abs=1e-15)
     crs = dict(place.crs)
     assert crs["grid_mapping_name"] == "geostationary"
     assert crs["longitude_of_projection_origin"] == longitude

@@ -4,12 +4,14 @@ import gzip
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ingest_platform.demo import synth
+from ingest_platform.demo.synth_abi import satellite_file
 from ingest_platform.weather import goes, grib
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.eccodes_library import load_eccodes
@@ -31,6 +33,7 @@ class Line:
     window: str
 
 
+@cache
 def model(name: str) -> Model:
     (found,) = load_models(only=[name])
     return found
@@ -205,8 +208,6 @@ def test_a_full_radar_mosaic_decodes_as_eccodes_does_it() -> None:
 
 def test_a_full_c02_scan_has_noaas_size() -> None:
     """60 million pixels are what the satellite path must bear."""
-    from ingest_platform.demo.synth_abi import satellite_file
-
     (parameter, *_) = model("goes_east").parameters
     name = "OR_ABI-L2-CMIPC-M6C02_G19_s20263250601173_e20263250603546_c20263250604031.nc"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingest_platform.weather.config import load_models
+from ingest_platform.weather.eccodes_library import load_eccodes
 from ingest_platform.weather.model import Kind, Parameter, Window
 
 MODELS = {model.id: model for model in load_models()}
@@ -158,8 +159,7 @@ def test_the_grib_numbers_are_those_of_the_files(
     """Else every message is refused as another field than was asked for."""
     import gzip
 
-    import eccodes
-
+    eccodes = load_eccodes()
     path = real_data / "weather" / name
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     handle = eccodes.codes_new_from_message(data[: int.from_bytes(data[8:16], "big")])
