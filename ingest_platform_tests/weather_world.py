@@ -89,7 +89,8 @@ class World:
     ) -> Path:
         source = next(model.sources_at(start))
         end = start + timedelta(seconds=157.3)
-        values = {"start": start, "end": end, "created": created or end, "mode": 6, "band": band}
+        stamps = {"start": start, "end": end, "created": created or end}
+        values: dict[str, datetime | int | str] = {**stamps, "mode": 6, "band": band}
         key = template(source.key).render(values)
         name = key.rsplit("/", 1)[-1]
         platform = name.split("_")[2]
