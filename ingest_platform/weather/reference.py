@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ingest_platform.settings import SETTINGS
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.keys import NUMBER_FIELDS, TEXT_FIELDS, TIME_FIELDS
 from ingest_platform.weather.model import Horizon, Kind, LeadRange, Model, Parameter, Source, Window
@@ -37,6 +38,7 @@ def tables() -> dict[str, str]:
         "grids": _grids(),
         "fields": _fields(),
         "windows": _windows(),
+        "environment": _environment(),
         **{name: settings_table(section) for name, section in sections.items()},
     }
 
@@ -121,6 +123,13 @@ def _windows() -> str:
         Window.MIN_RECENT: "lowest since the last reset",
     }
     return _table(("window", "which message"), ((f"`{w.value}`", meanings[w]) for w in Window))
+
+
+def _environment() -> str:
+    return _table(
+        ("variable", "default", "meaning"),
+        ((f"`{name}`", default, meaning) for name, (default, meaning) in SETTINGS.items()),
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
