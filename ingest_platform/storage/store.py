@@ -67,7 +67,7 @@ class Store:
     def icechunk_storage(self, uri: str) -> "icechunk.Storage":
         """Where the repository at `uri` lies, created or not.
 
-        Over https with a private CA Icechunk trusts the system's certificates only (SSL_CERT_FILE).
+        Icechunk takes no CA file: for a private one SSL_CERT_FILE must be set when the process starts.
         """
         import icechunk
 

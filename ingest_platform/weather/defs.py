@@ -209,7 +209,7 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, dg.MetadataValue[Any]]:
     kinds: dict[str, Callable[[Any], dg.MetadataValue[Any]]] = {
         "picture": dg.MetadataValue.md,
         "picture_full": dg.MetadataValue.md,
-        "leads": _table,
+        "live_grids": _table,
     }
     return {key: kinds.get(key, _plain)(value) for key, value in facts.items()}
 

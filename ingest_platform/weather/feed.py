@@ -26,6 +26,8 @@ from ingest_platform.weather.model import Model
 
 # Dagster ends a sensor evaluation after 60 s; a listing that stops at 40 s leaves time to answer.
 LISTING_BUDGET_SECONDS = 40.0
+# With the listing's 40 s it stays below Dagster's 60 s; what takes longer is the ledger's to try again.
+REQUEST_BUDGET_SECONDS = 15.0
 # `ingest run` lists twenty times as often as the poll interval says: MRMS every 6 s, which with
 # half a second of work gives publish → visible in about 4 s at the median.
 FOLLOW_SPEED_UP = 20
@@ -167,7 +169,11 @@ def _follow_one(
 
 def _buckets(settings: Settings) -> Callable[[str], Bucket]:
     """Source buckets by name, each opened once: their concurrency gate is per host."""
-    patience = Patience(max_retries=settings.max_retries, parallel=settings.parallel_downloads)
+    patience = Patience(
+        max_retries=settings.max_retries,
+        parallel=settings.parallel_downloads,
+        budget_seconds=REQUEST_BUDGET_SECONDS,
+    )
     return cache(
         lambda name: open_bucket(
             name,

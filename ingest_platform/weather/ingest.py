@@ -214,13 +214,16 @@ class _Bench:
                 return _Harvest((partial(grib.decode, payload, parameter, None),), item.size_bytes)
 
     def _fetch_forecast(self, bucket: Bucket, item: SourceObject, file: SourceFile) -> _Harvest:
+        grace = timedelta(minutes=self.model.index_grace_minutes)
         fetched = fetch.fetch_messages(
             bucket,
             item,
             file.source,
             _parameters_at(self.model, file),
             identify=partial(grib.identify, parameters=self.model.parameters),
-            grace=timedelta(minutes=self.model.index_grace_minutes),
+            grace=grace,
+            # An inventory may be uploaded before its GRIB; that it fits is proven by the frames.
+            index_lead=grace,
             now=self.rails.clock(),
             scratch=self.scratch,
             executor=self.downloads,

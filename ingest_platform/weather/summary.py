@@ -24,7 +24,10 @@ from ingest_platform.weather.picture import picture
 def metadata(report: Report, rows: Rows, now: datetime) -> dict[str, Any]:
     """Counts, bytes, rate, completeness, table and picture of one materialization."""
     whole = completeness_of(report.model, report.partition, rows, now)
+    shown = pictures(report)
     facts: dict[str, Any] = {
+        # Dagster keeps this order: first what one looks at, then numbers, last what hides behind a click.
+        **{name: shown[name] for name in ("picture",) if name in shown},
         "objects": report.published,
         "objects_partial": report.partial,
         "objects_failed": report.failed,
@@ -37,10 +40,11 @@ def metadata(report: Report, rows: Rows, now: datetime) -> dict[str, Any]:
         "MB/s": round(report.bytes_read / 1e6 / report.seconds, 2) if report.seconds else 0.0,
         "completeness_percent": round(whole.percent, 2),
         "completeness": f"{whole.live} of {whole.expected}",
-        "leads": table(report.model, rows),
-        "errors": report.errors[:20],
+        "live_grids": table(report.model, rows),
     }
-    return facts | pictures(report)
+    if report.errors:
+        facts["errors"] = report.errors[:20]
+    return facts | shown
 
 
 def table(model: Model, rows: Rows) -> list[dict[str, str]]:
