@@ -9,10 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.errors import IngestError, TransientError
@@ -128,19 +131,22 @@ def follow(
     stop: threading.Event,
     report: Callable[[Report], None],
 ) -> None:
-    """Poll and ingest until `stop` is set, one thread a model, so that a GFS cycle never delays radar."""
-    threads = [
-        threading.Thread(
-            target=_follow_one,
-            args=(rails, model, owner, interval_seconds or follow_interval(model), stop, report),
-            name=model.id,
-        )
-        for model in models
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """Poll and ingest until `stop` is set, one thread a model, so that a GFS cycle never delays radar.
+
+    What is not foreseen in one thread stops them all and is raised: a supervisor's restart is better than a
+    feed that is silent for ever.
+    """
+    with ThreadPoolExecutor(len(models), thread_name_prefix="follow") as threads:
+        feeds = [
+            threads.submit(
+                _follow_one, rails, model, owner, interval_seconds or follow_interval(model), stop, report
+            )
+            for model in models
+        ]
+        ended, _ = wait(feeds, return_when=FIRST_EXCEPTION)
+        stop.set()
+    for feed in ended:
+        feed.result()
 
 
 def follow_interval(model: Model) -> float:
@@ -160,7 +166,8 @@ def _follow_one(
         try:
             poll(rails, model)
             results = work_off(rails, model, owner=owner)
-        except TransientError as error:
+        # A refusal that an operator mends, or a database that restarts, must not end the feed for good.
+        except (IngestError, OperationalError) as error:
             results = [Report(model, "", errors=[f"{model.id}: {error}"])]
         for result in results:
             report(result)
