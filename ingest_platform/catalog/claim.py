@@ -25,7 +25,7 @@ from ingest_platform.catalog.rows import (
     ours,
     unleased,
 )
-from ingest_platform.catalog.tables import OPEN, partition, source_object
+from ingest_platform.catalog.tables import DAWN, OPEN, partition, source_object
 
 # The third try is made alone: if it kills the process, the row is known for it and its neighbours are not.
 MAX_ATTEMPTS = 3
@@ -50,7 +50,7 @@ def request(tx: Connection, clock: Clock, source: str, limit: int, hold_off: tim
         .where(partition.c.source == source, OPEN, rested, unleased(now), has_due_rows(now))
         .order_by(partition.c.event_end.desc(), partition.c.key.desc())
         .limit(limit)
-        .with_for_update()
+        .with_for_update(key_share=True)
     ).all()
     for row in wanted:
         tx.execute(
@@ -140,7 +140,7 @@ def _quarantine(tx: Connection, source: str, ids: Sequence[int]) -> None:
         tx.execute(
             update(source_object)
             .where(source_object.c.id.in_(some))
-            .values(state="quarantined", error=reason, next_attempt_at=None)
+            .values(state="quarantined", error=reason, next_attempt_at=DAWN)
         )
     count(tx, source, objects_quarantined_total=len(ids))
 

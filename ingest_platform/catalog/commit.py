@@ -12,10 +12,18 @@ from typing import Any, assert_never
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from ingest_platform.catalog.claim import MAX_ATTEMPTS
-from ingest_platform.catalog.counters import Increments, add, count
+from ingest_platform.catalog.counters import Increments, add, of_source
 from ingest_platform.catalog.model import Artifact, Claim, Failed, Outcome, Postponed, Published
 from ingest_platform.catalog.rows import IDS_PER_STATEMENT, RELEASED, Clock, lost, ours
-from ingest_platform.catalog.tables import LIVE, PENDING, artifact, partition, source_object, typed_table
+from ingest_platform.catalog.tables import (
+    DAWN,
+    LIVE,
+    PENDING,
+    artifact,
+    partition,
+    source_object,
+    typed_table,
+)
 from ingest_platform.errors import Stale
 
 # Most waits end within a minute (an object still being written at the source), so the first is short. An
@@ -36,18 +44,16 @@ def commit(
 ) -> None:
     """Publish the snapshot with its artifacts and hand the lease back. LostLease, Stale: nothing changed."""
     _check_outcomes(claim, outcomes)
-    released = update(partition).where(ours(claim)).values(snapshot=snapshot, **RELEASED)
-    if tx.execute(released).rowcount != 1:
-        raise lost(claim, "commit")
     now = clock(tx)
-    tx.execute(update(partition).where(partition.c.id == claim.partition_id).values(committed_at=now))
+    named = update(partition).where(ours(claim)).values(snapshot=snapshot, committed_at=now, **RELEASED)
+    if tx.execute(named).rowcount != 1:
+        raise lost(claim, "commit")
     published = [o for o in outcomes if isinstance(o, Published)]
     versions = _versions_of_slots(tx, claim, published)
     _refuse_stale(claim, published, versions)
     _replace_artifacts(tx, claim, published, versions)
-    _settle(tx, claim.source, now, [o for o in outcomes if not isinstance(o, Published)])
-    _count_published(tx, claim.source, published)
-    add(tx, counters)
+    settled = _settle(tx, claim.source, now, [o for o in outcomes if not isinstance(o, Published)])
+    add(tx, settled, _published_counters(claim.source, published), counters)
 
 
 def fail(tx: Connection, clock: Clock, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
@@ -56,7 +62,7 @@ def fail(tx: Connection, clock: Clock, claim: Claim, outcomes: Sequence[Outcome]
     released = update(partition).where(ours(claim)).values(**RELEASED)
     if tx.execute(released).rowcount != 1:
         return False
-    _settle(tx, claim.source, clock(tx), [_unpublished(o) for o in outcomes])
+    add(tx, _settle(tx, claim.source, clock(tx), [_unpublished(o) for o in outcomes]))
     return True
 
 
@@ -136,7 +142,7 @@ def _replace_artifacts(
         tx.execute(
             update(source_object)
             .where(source_object.c.id == bindparam("row_id"))
-            .values(state=bindparam("new_state"), error=bindparam("new_error"), next_attempt_at=None),
+            .values(state=bindparam("new_state"), error=bindparam("new_error"), next_attempt_at=DAWN),
             [
                 {
                     "row_id": o.object.id,
@@ -181,10 +187,11 @@ def _insert_artifacts(tx: Connection, claim: Claim, pairs: Sequence[tuple[Publis
     tx.execute(insert(table), details)
 
 
-def _settle(tx: Connection, source: str, now: datetime, outcomes: Iterable[Postponed | Failed]) -> None:
+def _settle(tx: Connection, source: str, now: datetime, outcomes: Iterable[Postponed | Failed]) -> Increments:
     """Give the rows that were not published their next attempt, or put them in quarantine.
 
-    Only those that are pending: one that a newer version superseded meanwhile stays superseded.
+    Only those that are pending: one that a newer version superseded meanwhile stays superseded. Returns
+    the counters to move.
     """
     told = {o.object.id: o for o in outcomes}
     rows: list[Row[Any]] = []
@@ -201,8 +208,7 @@ def _settle(tx: Connection, source: str, now: datetime, outcomes: Iterable[Postp
             [{(n if n == "row_id" else f"new_{n}"): v for n, v in change.items()} for change in changes],
         )
     quarantined = sum(change["state"] == "quarantined" for change in changes)
-    count(
-        tx,
+    return of_source(
         source,
         objects_quarantined_total=quarantined,
         objects_postponed_total=sum(isinstance(told[row.id], Postponed) for row in rows),
@@ -227,7 +233,7 @@ def _verdict(row: Row[Any], outcome: Postponed | Failed, now: datetime) -> dict[
         "state": state,
         "attempts": attempts,
         "postponements": postponements,
-        "next_attempt_at": now + wait if state == "pending" else None,
+        "next_attempt_at": now + wait if state == "pending" else DAWN,
         "error": outcome.error,
     }
 
@@ -242,10 +248,9 @@ def backoff(times: int) -> timedelta:
     return min(doubled, LONGEST_BACKOFF)
 
 
-def _count_published(tx: Connection, source: str, published: Sequence[Published]) -> None:
+def _published_counters(source: str, published: Sequence[Published]) -> Increments:
     made = [a for o in published for a in o.artifacts]
-    count(
-        tx,
+    return of_source(
         source,
         files_ingested_total=len(published),
         files_partial_total=sum(o.error is not None for o in published),

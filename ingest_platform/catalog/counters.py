@@ -18,13 +18,21 @@ Increments = Mapping[tuple[str, Labels], float]
 
 def count(tx: Connection, source: str, **amounts: float) -> None:
     """Add to this source's own counters; the keyword is the counter's name."""
-    add(tx, {(name, (("source", source),)): amount for name, amount in amounts.items()})
+    add(tx, of_source(source, **amounts))
 
 
-def add(tx: Connection, increments: Increments) -> None:
-    """Add to the counters, new ones beginning at 0. ValueError for a negative amount: they only grow."""
+def of_source(source: str, **amounts: float) -> Increments:
+    """The same as increments, for a verb that has more to add."""
+    return {(name, (("source", source),)): amount for name, amount in amounts.items()}
+
+
+def add(tx: Connection, *parts: Increments) -> None:
+    """Add to the counters, new ones beginning at 0. Once a transaction, with all its parts.
+
+    ValueError for a negative amount: they only grow.
+    """
     sums: dict[tuple[str, str], float] = {}
-    for (name, labels), amount in increments.items():
+    for (name, labels), amount in (item for increments in parts for item in increments.items()):
         if amount < 0:
             raise ValueError(
                 f"counter {name}: {amount} is negative, and counters only grow. Nothing was counted."

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     ColumnElement,
     Connection,
@@ -55,9 +57,9 @@ def connect(url: str) -> Engine:
     address = make_url(url)
     match address.get_backend_name():
         case "sqlite":
-            return _sqlite(url)
+            return _sqlite(address)
         case "postgresql":
-            return _postgresql(url)
+            return _postgresql(address)
         case other:
             raise PermanentError(
                 f"ledger {address.render_as_string()}: dialect {other} is unknown; expected "
@@ -65,9 +67,15 @@ def connect(url: str) -> Engine:
             )
 
 
-def _sqlite(url: str) -> Engine:
-    # 3.40 is what Python 3.12's own builds carry; RETURNING and ON CONFLICT need 3.35.
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT.total_seconds()})
+def _sqlite(address: URL) -> Engine:
+    folder = Path(address.database or "").parent
+    if not folder.is_dir():
+        # Not made here: where a disk is not mounted, an empty ledger would look like an empty world.
+        raise PermanentError(
+            f"ledger {address.render_as_string()}: no folder {folder}. Nothing was opened. Make the folder, "
+            "mount its disk, or correct INGEST_CATALOG_URL."
+        )
+    engine = create_engine(address, connect_args={"timeout": BUSY_TIMEOUT.total_seconds()})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -88,9 +96,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _postgresql(url: str) -> Engine:
+def _postgresql(address: URL) -> Engine:
     # Pings: a server that restarted must not cost the next verb an error.
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = create_engine(address, pool_pre_ping=True)
     event.listen(engine, "connect", _set_up_postgresql)
     return engine
 

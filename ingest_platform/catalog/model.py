@@ -165,7 +165,7 @@ class ObjectRow:
     size_bytes: int
     state: str
     attempts: int
-    next_attempt_at: datetime | None
+    next_attempt_at: datetime | None  # None: at once, or never
     error: str | None
 
 

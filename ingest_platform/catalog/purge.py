@@ -86,7 +86,9 @@ def _lock_candidates(tx: Connection, source_name: str, cutoff: datetime) -> None
     """A partition that is claimed while we wait for its lock is then seen as claimed."""
     candidates = or_(PURGING, and_(OPEN, partition.c.event_end < cutoff))
     tx.execute(
-        select(partition.c.id).where(partition.c.source == source_name, candidates).with_for_update()
+        select(partition.c.id)
+        .where(partition.c.source == source_name, candidates)
+        .with_for_update(key_share=True)
     ).all()
 
 
@@ -190,7 +192,9 @@ def requeue(tx: Connection, source_name: str, key: str | None) -> int:
     if key is not None:
         named &= partition.c.key == key
     quarantined = exists().where(source_object.c.partition_id == partition.c.id, QUARANTINED)
-    partitions = tx.scalars(select(partition.c.id).where(named, quarantined).with_for_update()).all()
+    partitions = tx.scalars(
+        select(partition.c.id).where(named, quarantined).with_for_update(key_share=True)
+    ).all()
     ids: list[int] = []
     for number in partitions:
         worth_it = (source_object.c.partition_id == number) & QUARANTINED & ~_newer_sibling()

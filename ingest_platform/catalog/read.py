@@ -144,7 +144,7 @@ def _object_rows(tx: Connection, rows: Select[Any]) -> tuple[ObjectRow, ...]:
             size_bytes=row.size_bytes,
             state=row.state,
             attempts=row.attempts,
-            next_attempt_at=row.next_attempt_at,
+            next_attempt_at=row.next_attempt_at if row.next_attempt_at > DAWN else None,
             error=row.error,
         )
         for row in tx.execute(rows)

@@ -2,6 +2,9 @@
 
 A verb that touches several partitions, or makes or removes one, locks the source row first; the others
 lock one partition each: nobody waits in a circle. On SQLite `BEGIN IMMEDIATE` is the lock.
+
+The locks are `FOR NO KEY UPDATE`: verbs exclude each other as with `FOR UPDATE`, but a foreign key that
+PostgreSQL checks on the way need not wait for the source's row, after the partition's was taken.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,7 @@ IDS_PER_STATEMENT = 5_000
 
 def lock_source(tx: Connection, name: str) -> datetime:
     """Lock the source's row, new or not. Returns its horizon."""
-    locked = select(source.c.horizon).where(source.c.name == name).with_for_update()
+    locked = select(source.c.horizon).where(source.c.name == name).with_for_update(key_share=True)
     horizon: datetime | None = tx.execute(locked).scalar()
     if horizon is not None:
         return horizon
@@ -37,7 +40,7 @@ def lock_source(tx: Connection, name: str) -> datetime:
 def lock_partition(tx: Connection, source_name: str, key: str) -> Row[Any] | None:
     """Lock a partition's row and read it; None if there is none."""
     named = (partition.c.source == source_name) & (partition.c.key == key)
-    return tx.execute(select(partition).where(named).with_for_update()).one_or_none()
+    return tx.execute(select(partition).where(named).with_for_update(key_share=True)).one_or_none()
 
 
 def new_partition(source_name: str, key: str, event_end: datetime, *, pinned: bool = False) -> dict[str, Any]:
@@ -81,7 +84,7 @@ AFRESH: dict[str, Any] = {
     "state": "pending",
     "attempts": 0,
     "postponements": 0,
-    "next_attempt_at": None,
+    "next_attempt_at": DAWN,
     "error": None,
 }
 
@@ -92,7 +95,7 @@ def unleased(now: datetime) -> ColumnElement[bool]:
 
 def due(now: datetime) -> ColumnElement[bool]:
     """A pending row whose time has come."""
-    return PENDING & or_(source_object.c.next_attempt_at.is_(None), source_object.c.next_attempt_at <= now)
+    return PENDING & (source_object.c.next_attempt_at <= now)
 
 
 def has_due_rows(now: datetime) -> ColumnElement[bool]:

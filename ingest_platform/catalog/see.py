@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from ingest_platform.catalog.counters import count
 from ingest_platform.catalog.model import Sighting
 from ingest_platform.catalog.rows import AFRESH, IDS_PER_STATEMENT, lock_source, new_partition
-from ingest_platform.catalog.tables import partition, source, source_object
+from ingest_platform.catalog.tables import DAWN, partition, source, source_object
 from ingest_platform.catalog.versions import Slot, Version
 
 # What a listing knows a version by: bucket, key, etag.
@@ -61,7 +61,7 @@ def _lock_partitions(tx: Connection, source: str, keys: Iterable[str]) -> dict[s
         rows = tx.execute(
             select(partition.c.key, partition.c.id, partition.c.state)
             .where(partition.c.source == source, partition.c.key.in_(some))
-            .with_for_update()
+            .with_for_update(key_share=True)
         )
         found |= {key: (number, state) for key, number, state in rows}
     return found
@@ -147,4 +147,5 @@ def _row(source: str, slot: Slot, version: Version) -> dict[str, Any]:
         "state": version.state,
         "attempts": 0,
         "postponements": 0,
+        "next_attempt_at": DAWN,
     }

@@ -33,7 +33,7 @@ ObjectState = Literal["pending", "ingested", "partial", "quarantined", "supersed
 
 LIVE: Final[tuple[ObjectState, ...]] = ("ingested", "partial")
 
-# The horizon of a source that nothing was purged from: before every event.
+# Before every event: the horizon of a source that nothing was purged from, the time of what is due at once.
 DAWN = datetime(1, 1, 1, tzinfo=UTC)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -131,7 +131,9 @@ source_object = Table(
     Column("attempts", Integer, nullable=False),
     # Postponed gives its attempt back, so the attempts cannot tell how long to wait.
     Column("postponements", Integer, nullable=False),
-    Column("next_attempt_at", UtcTime),
+    # DAWN: at once. Not NULL: "is null or <=" would keep SQLite from the index, and a request over a million
+    # rows took 165 ms instead of 6.
+    Column("next_attempt_at", UtcTime, nullable=False),
     Column("error", String),
     UniqueConstraint("source", "bucket", "key", "etag"),
     CheckConstraint("state IN ('pending', 'ingested', 'partial', 'quarantined', 'superseded')", name="state"),

@@ -72,7 +72,6 @@ def scripted(server: FaultyServer) -> World:
 
 def real(server: S3Server, *, signed: bool) -> World:
     name = server.fresh_bucket(public=not signed)
-    client = server.client()
     keys = Credentials(server.access_key, server.secret_key) if signed else None
 
     def opened(name: str) -> Bucket:
@@ -80,7 +79,11 @@ def real(server: S3Server, *, signed: bool) -> World:
             name, endpoint=server.endpoint, credentials=keys, patience=PATIENCE, ca_file=server.ca_path
         )
 
-    return World(opened(name), lambda key, body: client.put_object(Bucket=name, Key=key, Body=body), opened)
+    def put(key: str, body: bytes) -> None:
+        # A client each: over https versitygw refuses some of boto3's uploads on a connection used before.
+        server.client().put_object(Bucket=name, Key=key, Body=body)
+
+    return World(opened(name), put, opened)
 
 
 def listed(bucket: Bucket, prefix: str = "", start_after: str | None = None) -> list[Listed]:
@@ -209,11 +212,12 @@ def scripted_again(server: FaultyServer, tally: HttpTally | None = None) -> Buck
 @pytest.mark.case(2)
 def test_a_real_server_paginates_too(s3_server: S3Server) -> None:
     """Else pagination is right for our own imitation only."""
-    world = real(s3_server, signed=False)
+    name, client = s3_server.fresh_bucket(public=True), s3_server.client()
     for number in range(1005):
-        world.put(f"day/f{number:04}", b"")
+        client.put_object(Bucket=name, Key=f"day/f{number:04}", Body=b"")
 
-    pages = list(world.bucket.list("day/"))
+    bucket = open_bucket(name, endpoint=s3_server.endpoint, credentials=None, patience=PATIENCE)
+    pages = list(bucket.list("day/"))
 
     assert [len(page) for page in pages] == [1000, 5]
 

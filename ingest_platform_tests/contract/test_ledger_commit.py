@@ -5,13 +5,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from ingest_platform.catalog.claim import MAX_ATTEMPTS
 from ingest_platform.catalog.commit import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
     LONGEST_RETRY_AFTER,
-    MAX_ATTEMPTS,
 )
-from ingest_platform.catalog.model import Artifact, Failed, Postponed, Published
+from ingest_platform.catalog.model import Artifact, Failed, Outcome, Postponed, Published
 from ingest_platform.errors import LostLease, Stale
 from ingest_platform_tests.contract.ledger_world import (
     CYCLE,
@@ -261,7 +261,7 @@ def test_failed_and_published_objects_settle_in_one_commit(ledger: World) -> Non
     claim = ledger.claimed()
     good, late, bad = claim.objects
 
-    outcomes = [published(good), Postponed(late, "incomplete"), Failed(bad, "damaged")]
+    outcomes: list[Outcome] = [published(good), Postponed(late, "incomplete"), Failed(bad, "damaged")]
     ledger.catalog.commit(claim, "s1", outcomes)
 
     assert ledger.live() == {"f000": "e1"}

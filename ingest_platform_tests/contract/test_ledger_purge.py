@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ingest_platform.catalog.model import Failed, Postponed, Purge
+from ingest_platform.catalog.model import Failed, Outcome, Postponed, Purge
 from ingest_platform.errors import LostLease
 from ingest_platform_tests.contract.ledger_world import (
     CYCLE,
@@ -360,7 +360,11 @@ def test_the_overview_tells_what_a_person_asks_first(ledger: World) -> None:
     ledger.seen(sighting("f000", minute=0), sighting("f001", minute=1), sighting("f002", minute=2))
     claim = ledger.claimed()
     good, slow, bad = claim.objects
-    outcomes = [published(good), Postponed(slow, "503"), Failed(bad, "no GRIB", permanent=True)]
+    outcomes: list[Outcome] = [
+        published(good),
+        Postponed(slow, "503"),
+        Failed(bad, "no GRIB", permanent=True),
+    ]
     ledger.catalog.commit(claim, "s1", outcomes)
 
     seen = ledger.catalog.overview(SOURCE)

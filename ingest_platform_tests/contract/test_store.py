@@ -1,6 +1,8 @@
 """What the published store promises, in a folder and on a real S3 server by http and https."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -194,16 +196,22 @@ def test_of_two_ledgers_that_bind_at_once_one_wins(store: Store) -> None:
     assert sorted(outcomes) == ["bound", "refused", "refused", "refused"]
 
 
-def test_icechunk_opens_a_repository_at_a_uri(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_icechunk_opens_a_repository_at_a_uri(store: Store) -> None:
     """Else the store and Icechunk disagree where a partition lies."""
+    if store.ca_file:
+        environment = {**os.environ, "SSL_CERT_FILE": str(store.ca_file)}
+        # A process of its own: Icechunk reads the certificates once, at its first connection.
+        subprocess.run([sys.executable, "-c", ROUND_TRIP, *_arguments(store)], env=environment, check=True)
+    else:
+        round_trip(store)
+
+
+def round_trip(store: Store) -> None:
+    """Create, commit, open by snapshot, delete."""
     import icechunk
 
-    if store.ca_file:
-        monkeypatch.setenv("SSL_CERT_FILE", str(store.ca_file))
-
     repository = icechunk.Repository.create(store.icechunk_storage(URI), spec_version=1)
-    session = repository.writable_session("main")
-    snapshot = session.commit("empty", allow_empty=True)
+    snapshot = repository.writable_session("main").commit("empty", allow_empty=True)
     store.sync()
 
     again = icechunk.Repository.open(store.icechunk_storage(URI))
@@ -213,6 +221,25 @@ def test_icechunk_opens_a_repository_at_a_uri(store: Store, monkeypatch: pytest.
     store.delete_tree(URI)
     with pytest.raises(icechunk.RepositoryNotFoundError):
         icechunk.Repository.open(store.icechunk_storage(URI))
+
+
+ROUND_TRIP = """
+import sys
+from pathlib import Path
+from ingest_platform.storage.credentials import Credentials
+from ingest_platform.storage.store import open_store
+from ingest_platform_tests.contract.test_store import round_trip
+
+url, endpoint, key, secret, ca_file = sys.argv[1:]
+round_trip(open_store(url, credentials=Credentials(key, secret), endpoint=endpoint, ca_file=Path(ca_file)))
+"""
+
+
+def _arguments(store: Store) -> list[str]:
+    assert store.endpoint
+    assert store.credentials
+    keys = store.credentials
+    return [store.url, store.endpoint, keys.access_key_id, keys.secret_access_key, str(store.ca_file)]
 
 
 def test_files_that_obstore_does_not_list_are_deleted_too(tmp_path: Path) -> None:

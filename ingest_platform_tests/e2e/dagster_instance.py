@@ -18,7 +18,7 @@ from ingest_platform_tests.e2e.place import REPOSITORY, Place
 from ingest_platform_tests.services.processes import free_port
 
 BIN = Path(sys.executable).parent
-# Dagster is up after 8 s and a run takes 7 s on a quiet machine with two cores; a busy one needs many times that.
+# On two quiet cores Dagster is up after 8 s and a run takes 7 s; a busy machine needs many times that.
 UP_WITHIN_SECONDS = 120
 RUN_WITHIN_SECONDS = 150
 STOP_WITHIN_SECONDS = 20
@@ -61,7 +61,7 @@ class RunningDagster:
 def dagster_dev(place: Place) -> Iterator[RunningDagster]:
     """`dg dev`, as `make dev` starts it: web server, daemon and code server."""
     port = free_port()
-    command = [BIN / "dg", "dev", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(BIN / "dg"), "dev", "--host", "127.0.0.1", "--port", str(port)]
     with _running(place, command) as log:
         running = RunningDagster(place, f"http://127.0.0.1:{port}", log)
         running.wait_for(lambda: _answers(f"{running.url}/server_info"), "Dagster's page", UP_WITHIN_SECONDS)
@@ -71,7 +71,7 @@ def dagster_dev(place: Place) -> Iterator[RunningDagster]:
 @contextmanager
 def dagster_daemon(place: Place) -> Iterator[RunningDagster]:
     """The daemon alone, with the workspace that the repository ships."""
-    with _running(place, [BIN / "dagster-daemon", "run", "-w", "workspace.yaml"]) as log:
+    with _running(place, [str(BIN / "dagster-daemon"), "run", "-w", "workspace.yaml"]) as log:
         yield RunningDagster(place, "", log)
 
 
@@ -100,7 +100,7 @@ def call(
 
 
 @contextmanager
-def _running(place: Place, command: Sequence[str | Path]) -> Iterator[Path]:
+def _running(place: Place, command: Sequence[str]) -> Iterator[Path]:
     """The command in a process group of its own, whose end is the end of the whole group."""
     log = place.home / "dagster.log"
     with log.open("ab") as output:

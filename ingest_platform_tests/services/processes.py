@@ -6,12 +6,14 @@ pid and start time, so that a pid which the kernel gave to somebody else meanwhi
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,26 +108,40 @@ def stop(process: Process) -> bool:
 
 
 def sweep(root: Path) -> None:
-    """End what a killed test session left behind: folders in `root` are named for the pid that owns them."""
-    for folder in root.glob("*"):
-        if folder.name.isdigit() and not psutil.pid_exists(int(folder.name)):
-            stop_all(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+    """End what killed test sessions left behind: folders in `root` are named for the pid that owns them.
+
+    Sessions that start together sweep together: renaming a folder to their own pid decides who takes it.
+    """
+    for number, folder in enumerate(root.glob("*")):
+        owner = folder.name.partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            taken = root / f"{os.getpid()}-swept-{number}"
+            with suppress(FileNotFoundError):
+                folder.rename(taken)
+                stop_all(taken)
+                shutil.rmtree(taken, ignore_errors=True)
 
 
 def free_port(following: int = 0) -> int:
-    """A TCP port of the loopback that nobody listens on at the moment, nor on the `following` next."""
+    """A TCP port of the loopback that nobody listens on at the moment, nor on the `following` next.
+
+    Below the range from which Linux takes the ports of outgoing connections (32768 up): a server that is
+    slow to start would find one of those taken meanwhile by any client on the machine.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if all(_is_free(port + step) for step in range(1, following + 1)):
+        port = random.randrange(20_000, 32_000)
+        if all(_is_free(port + step) for step in range(following + 1)):
             return port
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        return port < 65536 and probe.connect_ex(("127.0.0.1", port)) != 0
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _tail(log: Path, lines: int = 20) -> str:

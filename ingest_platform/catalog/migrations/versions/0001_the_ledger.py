@@ -99,7 +99,7 @@ def _create_source_object() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("postponements", sa.Integer(), nullable=False),
-        sa.Column("next_attempt_at", UtcTime()),
+        sa.Column("next_attempt_at", UtcTime(), nullable=False),
         sa.Column("error", sa.String()),
         sa.CheckConstraint(
             "state IN ('pending', 'ingested', 'partial', 'quarantined', 'superseded')", name="state"
