@@ -1,4 +1,4 @@
-"""Real files, sound and damaged, through the whole chain, on a folder and on S3: what `open_weather` gives is what
+"""Real files, sound and damaged, through the whole chain, on a folder and on S3: `open_weather` gives what
 eccodes alone reads, bit for bit. The model is a YAML file of the user's own, as anyone may add one.
 """
 
