@@ -16,7 +16,8 @@ import hashlib
 import math
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from zarr.core.sync import sync
 
 from ingest_platform.catalog.model import Claim
 from ingest_platform.errors import StoreUnavailable
-from ingest_platform.weather.model import Geometry, Grid, Kind, Model, Parameter, SourceFile
+from ingest_platform.weather.model import Geometry, Grid, Kind, Model, SourceFile
 
 # The default format keeps all refs and snapshots of a folder in one object and loses acknowledged
 # commits when two writers meet (protocol.md, findings); format 1 kept 48 of 48 in every mode.
@@ -69,7 +70,6 @@ class Draft:
     partition: str
     session: icechunk.Session
     root: zarr.Group
-    fresh: bool  # nothing was published before: no region needs erasing
     lock: threading.Lock = field(default_factory=threading.Lock)
     axes: dict[str, dict[int, int]] = field(default_factory=dict)  # axis name → stored value → index
     inherited: dict[str, int] = field(default_factory=dict)  # axis name → length in the base snapshot
@@ -77,7 +77,7 @@ class Draft:
 
 def open_draft(store: Store, model: Model, claim: Claim, at: Callable[[str], None]) -> Draft:
     """Branch from the claim's snapshot, or create its repository. StoreUnavailable if the store fails."""
-    try:
+    with _store_faults(f"{claim.uri}: no draft could be opened"):
         storage = store.icechunk_storage(claim.uri)
         if claim.snapshot is None:
             repository = icechunk.Repository.create(storage, spec_version=ICECHUNK_SPEC)
@@ -95,14 +95,9 @@ def open_draft(store: Store, model: Model, claim: Claim, at: Callable[[str], Non
                 f"{claim.uri}: branch {branch} starts at {session.snapshot_id}, not at {base}"
             )
         root = zarr.open_group(session.store, mode="a", zarr_format=3)
-    except icechunk.IcechunkError as error:
-        raise StoreUnavailable(
-            f"{claim.uri}: no draft could be opened ({error}). What is published stands."
-        ) from error
-    draft = Draft(model, claim.partition, session, root, fresh=claim.snapshot is None)
-    if draft.fresh:
-        root.attrs.update(_group_attributes(model, claim.partition))
-    return draft
+        if claim.snapshot is None:
+            root.attrs.update(_group_attributes(model, claim.partition))
+    return Draft(model, claim.partition, session, root)
 
 
 def reserve(draft: Draft, files: Iterable[SourceFile]) -> None:
@@ -110,12 +105,13 @@ def reserve(draft: Draft, files: Iterable[SourceFile]) -> None:
     wanted: dict[str, list[int]] = {}
     for file in files:
         wanted.setdefault(_axis_name(draft.model, file), []).append(_axis_value(file))
-    for axis, values in wanted.items():
-        known = _load_axis(draft, axis)
-        new = sorted(set(values) - known.keys())
-        known.update({value: len(known) + n for n, value in enumerate(new)})
-        if new:
-            _store_axis(draft, axis, known)
+    with _store_faults(f"{draft.model.id} {draft.partition}: the axes were not stored"):
+        for axis, values in wanted.items():
+            known = _load_axis(draft, axis)
+            new = sorted(set(values) - known.keys())
+            known.update({value: len(known) + n for n, value in enumerate(new)})
+            if new:
+                _store_axis(draft, axis, known)
 
 
 def erase(draft: Draft, file: SourceFile) -> None:
@@ -127,39 +123,39 @@ def erase(draft: Draft, file: SourceFile) -> None:
     index = draft.axes[axis][_axis_value(file)]
     if index >= draft.inherited[axis]:
         return
-    owners = {p.name for p in draft.model.parameters if _same_slot(p, file)}
-    for name, array in draft.root.arrays():
-        if name.split("__")[0] in owners:
-            array[index] = array.fill_value
+    with _store_faults(f"{file.key}: its older version was not erased"):
+        for name, array in draft.root.arrays():
+            if _dimensions(array)[:1] == (axis,) and array.ndim >= 3 and _in_slot(draft.model, name, file):
+                array[index] = array.fill_value
 
 
 def write(draft: Draft, file: SourceFile, grid: Grid) -> Written:
     """Store one grid, y × x, bit for bit. Returns its place, encoded size and checksum."""
-    array = _array_for(draft, file, grid)
     index = draft.axes[_axis_name(draft.model, file)][_axis_value(file)]
     hpa = grid.parameter.levels_hpa
     level_index = grid.parameter.levels().index(grid.level) if hpa else None
     place = (index,) if level_index is None else (index, level_index)
     values = np.ascontiguousarray(grid.values)
-    try:
+    with _store_faults(f"{file.key}: {grid.parameter.name} was not stored"):
+        array = _array_for(draft, file, grid)
         array[place] = values
         size = _encoded_size(draft, array, place)
-    except icechunk.IcechunkError as error:
-        raise StoreUnavailable(
-            f"{file.key}: {grid.parameter.name} was not stored ({error}). Nothing is published."
-        ) from error
     return Written(array.path, index, level_index, size, f"crc32:{isal_zlib.crc32(values):08x}")
 
 
 def seal(draft: Draft, message: str) -> str:
     """Commit the draft to its branch; the id of a snapshot that no reader sees yet."""
-    try:
+    with _store_faults(f"{draft.model.id} {draft.partition}: the draft was not stored"):
         return draft.session.commit(message, allow_empty=True)
+
+
+@contextmanager
+def _store_faults(what: str) -> Iterator[None]:
+    """The store's failures are nobody's object's fault."""
+    try:
+        yield
     except icechunk.IcechunkError as error:
-        raise StoreUnavailable(
-            f"{draft.model.id} {draft.partition}: the draft was not stored ({error}). "
-            "What is published stands."
-        ) from error
+        raise StoreUnavailable(f"{what} ({error}). What is published stands.") from error
 
 
 def _group_attributes(model: Model, partition: str) -> dict[str, Any]:
@@ -187,8 +183,12 @@ def _axis_value(file: SourceFile) -> int:
     return (file.event_time - EPOCH) // timedelta(milliseconds=1)
 
 
-def _same_slot(parameter: Parameter, file: SourceFile) -> bool:
-    return file.lead is not None or (parameter.band, parameter.product) == (file.band, file.product)
+def _in_slot(model: Model, array: str, file: SourceFile) -> bool:
+    """A forecast object holds every array of its lead, also those that the settings no longer name."""
+    if model.kind is Kind.FORECAST:
+        return True
+    mine = (p.name for p in model.parameters if (p.band, p.product) == (file.band, file.product))
+    return array.split("__")[0] in mine
 
 
 def _load_axis(draft: Draft, axis: str) -> dict[int, int]:

@@ -171,6 +171,22 @@ def test_a_new_version_without_a_message_leaves_nothing_of_the_old_one(store: St
     np.testing.assert_array_equal(old.temperature.values[0, 0], first[3][0].values)
 
 
+def test_a_parameter_that_was_taken_from_the_settings_leaves_no_old_values(store: Store) -> None:
+    """Else a new version of a lead is shown with the older one's gusts."""
+    snapshot, rows = publish(
+        store, claim(), {3: [grid(GUST, "surface", 3, 1)], 6: [grid(GUST, "surface", 6, 2)]}
+    )
+    fewer = MODEL.model_copy(update={"parameters": (TEMPERATURE,)})
+
+    again, newer = publish(
+        store, claim(snapshot, 2), {3: [grid(TEMPERATURE, "850 mb", 3, 3)]}, erasing=True, model=fewer
+    )
+
+    ds = open_rows(store, claim(), again, rows[1:] + newer)
+    assert np.isnan(ds.gust.sel(lead="3h").values).all()
+    np.testing.assert_array_equal(ds.gust.sel(lead="6h").values, grid(GUST, "surface", 6, 2).values)
+
+
 def test_only_what_the_ledger_names_is_shown(store: Store) -> None:
     """Else a lead whose commit failed is taken for data."""
     snapshot, rows = publish(
