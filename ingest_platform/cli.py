@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ingest_platform.errors import PermanentError
+from ingest_platform.errors import IngestError, PermanentError
 from ingest_platform.settings import Settings
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.model import Model
@@ -57,7 +58,7 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
 
     settings, chosen = _read(models)
     clock = None if now is None else lambda: now.replace(tzinfo=UTC)
-    with feed.open_rails(settings, clock=clock) as rails:
+    with _told_in_a_sentence(), feed.open_rails(settings, clock=clock) as rails:
         reports = feed.once(rails, chosen, owner=_owner())
         unfinished = {m.id: rails.catalog.overview(m.source_name).objects.get("pending", 0) for m in chosen}
     if as_json:
@@ -83,7 +84,7 @@ def run(models: str | None, poll_interval: float | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with feed.open_rails(settings) as rails:
+    with _told_in_a_sentence(), feed.open_rails(settings) as rails:
         teller = _Teller(rails.catalog)
         feed.follow(
             rails, chosen, owner=_owner(), interval_seconds=poll_interval, stop=stop, report=teller.tell
@@ -99,11 +100,8 @@ def status(models: str | None, as_json: bool) -> None:
     from ingest_platform.weather.status import status_of
 
     settings, chosen = _read(models)
-    catalog = Catalog.open(settings.catalog_url)
-    try:
+    with _told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
         states = [status_of(catalog, model, datetime.now(UTC)) for model in chosen]
-    finally:
-        catalog.close()
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], default=str))
     else:
@@ -111,13 +109,24 @@ def status(models: str | None, as_json: bool) -> None:
 
 
 def _read(models: str | None) -> tuple[Settings, tuple[Model, ...]]:
-    """Settings and the chosen models; wrong usage ends with exit code 2."""
+    """Settings and the chosen models; wrong usage ends with exit code 2. Makes the home folder."""
     try:
         settings = Settings.from_environment(os.environ)
         only = models.split(",") if models is not None else settings.enabled_models
-        return settings, load_models(settings.weather_models, only=only)
+        chosen = load_models(settings.weather_models, only=only)
     except (PermanentError, ValueError) as error:
         raise click.UsageError(str(error)) from error
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return settings, chosen
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """What stops the whole command says so as a person would; the exit code is 1."""
+    try:
+        yield
+    except IngestError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _owner() -> str:

@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy.exc import OperationalError
 
 from ingest_platform.catalog.ledger import Catalog
@@ -42,8 +40,6 @@ LEASE = timedelta(seconds=90)
 BATCH_OBJECTS = 16
 # While one object decodes, the next is fetched; each holds at most 86 messages (70 MB) in memory.
 OBJECTS_IN_FLIGHT = 2
-# A quarter of a million cells show a field's range; all 60 million of a 0.5 km scan would take a second.
-SAMPLED_CELLS = 250_000
 # A new decoder that changes values must change this, so that readers can tell grids apart.
 TRANSFORM_VERSION = "1"
 
@@ -62,16 +58,6 @@ class Rails:
     at: Callable[[str], None] = lambda _point: None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One grid of a parameter in numbers, in its units."""
-
-    level: str
-    lowest: float
-    highest: float
-    missing_share: float
-
-
 @dataclass(slots=True)
 class Report:
     """What one run did to one partition; what its materialization shows."""
@@ -88,7 +74,6 @@ class Report:
     seconds: float = 0.0
     errors: list[str] = field(default_factory=list)
     absent: set[str] = field(default_factory=set)  # configured parameters that objects did not have
-    samples: dict[str, Sample] = field(default_factory=dict)
     headline: Grid | None = None  # the picture: the first configured parameter
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -261,18 +246,9 @@ class _Bench:
             kind = error.kind if isinstance(error, Unusable) else "decode"
             return Rejected(slot.file.key.rsplit("/", 1)[-1], str(error), kind)
         artifact = _artifact(slot, grid, slot.write(grid))
-        self._sample(grid)
+        if grid.parameter.name == self.model.parameters[0].name:
+            self.report.headline = grid
         return artifact
-
-    def _sample(self, grid: Grid) -> None:
-        name = grid.parameter.name
-        with self.report.lock:
-            seen = name in self.report.samples
-            self.report.samples.setdefault(name, Sample(grid.level, np.nan, np.nan, 1.0))
-            if name == self.model.parameters[0].name:
-                self.report.headline = grid
-        if not seen:
-            self.report.samples[name] = sample(grid)
 
 
 @dataclass(slots=True)
@@ -290,21 +266,6 @@ class _Slot:
                 publish.erase(self.draft, self.file)
                 self.erased = True
         return publish.write(self.draft, self.file, grid)
-
-
-def physical(grid: Grid) -> NDArray[np.float32]:
-    """The grid's values in its units, float32, NaN where missing."""
-    return goes.unpack(grid) if grid.packing is not None else grid.values.astype(np.float32, copy=False)
-
-
-def sample(grid: Grid) -> Sample:
-    """The grid in numbers, from every n-th cell of a large one."""
-    step = max(1, round((grid.values.size / SAMPLED_CELLS) ** 0.5))
-    values = physical(replace(grid, values=grid.values[::step, ::step]))
-    good = values[np.isfinite(values)]
-    if not good.size:
-        return Sample(grid.level, np.nan, np.nan, 1.0)
-    return Sample(grid.level, float(good.min()), float(good.max()), 1 - good.size / values.size)
 
 
 def _parameters_at(model: Model, file: SourceFile) -> tuple[Parameter, ...]:

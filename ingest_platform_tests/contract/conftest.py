@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest_platform.catalog.ledger import Catalog
+from ingest_platform_tests import weather_world
 from ingest_platform_tests.contract.ledger_world import World, empty_postgresql, fresh_sqlite, world
 from ingest_platform_tests.services.postgres import fresh_database
 
@@ -39,3 +40,9 @@ def ledger(ledger_url: str) -> Iterator[World]:
     """An empty ledger under a clock that only the test moves."""
     with world(ledger_url) as played:
         yield played
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> weather_world.World:
+    """A weather world on SQLite and a folder."""
+    return weather_world.world(tmp_path)

@@ -83,6 +83,28 @@ def test_wrong_usage_ends_with_2_and_names_it(
     assert "Traceback" not in wrong.stderr
 
 
+def test_the_first_call_needs_no_folder(place: Place, tmp_path: Path) -> None:
+    """Who has just installed it has no folder yet, and should not need to make one."""
+    place.publish("mrms")
+
+    done = call(place, "ingest", "once", "--models", "mrms", environ={"INGEST_HOME": str(tmp_path / "a/b")})
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_store_of_another_ledger_is_refused_in_a_sentence(place: Place) -> None:
+    """Two ledgers over one store would purge each other's data; a traceback would hide why it stopped."""
+    place.publish("mrms")
+    (place.home / "data").mkdir()
+    (place.home / "data" / "ledger-id").write_text("another-ledger")
+
+    refused = call(place, "ingest", "once", "--models", "mrms")
+
+    assert refused.returncode == 1
+    assert "another-ledger" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_now_moves_discovery_to_another_day(place: Place) -> None:
     """A gap of last month is filled by naming its time, not by changing the settings."""
     [made, *_] = place.publish("mrms", now=long_ago())
