@@ -30,7 +30,7 @@ from rich.table import Table
 import ingest_platform
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.demo.mirror import Extent, make_mirror
-from ingest_platform.settings import Settings
+from ingest_platform.settings import SETTINGS, Settings
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.model import Model
 
@@ -66,6 +66,8 @@ class Progress:
 @click.option("--home", type=click.Path(path_type=Path), default=Path(".home/demo"), show_default=True)
 def main(live: bool, home: Path) -> None:
     """Ingest four feeds through Dagster and say where they lie and how to open them."""
+    if not Path("dagster.yaml").exists():
+        raise click.UsageError("there is no dagster.yaml here: start the demo from the repository's folder")
     console = Console(highlight=False)
     started = time.monotonic()
     home = _fresh(home.absolute())
@@ -103,11 +105,15 @@ def _fresh(home: Path) -> Path:
 
 
 def _environment(home: Path, live: bool) -> Mapping[str, str]:
-    """Embedded defaults under `home`, with the shipped models cut to a demo's size."""
+    """Embedded defaults under `home`, with the shipped models cut to a demo's size.
+
+    No setting of the user's own gets in: the demo must not write to a ledger that somebody works with.
+    """
     _write_models(home / "models", live)
     shutil.copy(Path("dagster.yaml"), home / "dagster" / "dagster.yaml")
+    foreign = SETTINGS.keys() - {"AWS_CA_BUNDLE"}  # without it --live may not get through a company's proxy
     environ = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in foreign},
         "INGEST_HOME": str(home),
         "INGEST_WEATHER_MODELS": str(home / "models"),
         "DAGSTER_HOME": str(home / "dagster"),
