@@ -47,7 +47,8 @@ def test_the_demo_ends_with_data_that_its_own_line_opens(tmp_path: Path) -> None
     [line] = re.findall(r"^Python +(.+)$", shown.stdout, re.MULTILINE)
     opened = subprocess.run(line, shell=True, cwd=REPOSITORY, capture_output=True, text=True)  # noqa: S602
     assert opened.returncode == 0, opened.stderr
-    assert "temperature_2m" in opened.stdout
+    assert "<xarray.Dataset>" in opened.stdout
+    assert "GFS 0.25° global forecast" in opened.stdout
 
 
 def test_the_demo_ends_with_an_error_if_something_is_missing(
@@ -63,7 +64,7 @@ def test_the_demo_ends_with_an_error_if_something_is_missing(
     monkeypatch.setenv("CI", "true")
     monkeypatch.setattr(demo, "_start_dagster", stands_still)
     monkeypatch.setattr(
-        demo, "_mirror", lambda *_: {name: 1 for name in ("gfs", "hrrr", "goes_east", "goes_west", "mrms")}
+        demo, "_mirror", lambda *_: dict.fromkeys(("gfs", "hrrr", "goes_east", "goes_west", "mrms"), 1)
     )
     monkeypatch.setattr(demo, "STALLED_AFTER_SECONDS", 0.0)
     monkeypatch.chdir(REPOSITORY)
