@@ -25,6 +25,7 @@ from ingest_platform.weather.config import load_models
 from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
+    from ingest_platform.catalog.ledger import Catalog
     from ingest_platform.weather.ingest import Report
     from ingest_platform.weather.status import ModelStatus
 
@@ -59,13 +60,16 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
     settings, chosen = _read(models)
     clock = None if now is None else lambda: now.replace(tzinfo=UTC)
     with _told_in_a_sentence(), feed.open_rails(settings, clock=clock) as rails:
+        before = _counts(rails.catalog, chosen, "quarantined")
         reports = feed.once(rails, chosen, owner=_owner())
-        unfinished = {m.id: rails.catalog.overview(m.source_name).objects.get("pending", 0) for m in chosen}
+        unfinished = _counts(rails.catalog, chosen, "pending")
+        # An object that killed its worker three times is quarantined by the claim, and is in no report.
+        quarantined = any(n > before[m] for m, n in _counts(rails.catalog, chosen, "quarantined").items())
     if as_json:
         click.echo(json.dumps({"reports": [_plain(r) for r in reports], "pending": unfinished}))
     else:
         _print_reports(reports)
-    whole = not any(unfinished.values()) and not any(r.errors for r in reports)
+    whole = not quarantined and not any(unfinished.values()) and not any(r.errors for r in reports)
     sys.exit(DONE if whole else UNFINISHED)
 
 
@@ -127,6 +131,10 @@ def _told_in_a_sentence() -> Iterator[None]:
         yield
     except IngestError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _counts(catalog: Catalog, models: Sequence[Model], state: str) -> dict[str, int]:
+    return {model.id: catalog.overview(model.source_name).objects.get(state, 0) for model in models}
 
 
 def _owner() -> str:

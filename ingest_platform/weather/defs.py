@@ -24,6 +24,8 @@ PRIORITY = {"mrms": 4, "goes": 3, "hrrr": 2, "gfs": 1}
 TICK_SECONDS = 30
 # A run starts and claims within 6 s; a request that came to nothing is made again at the tick after the next.
 HOLD_OFF = timedelta(seconds=45)
+# The ledger does not know Dagster's queue: while a run of the model waits in it, nothing more is asked for.
+WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
 # Thirteen months of hours stay below the 10,000 partitions that Dagster's pages bear well.
 HISTORY_MONTHS = 12
 CHECKS = {
@@ -176,6 +178,7 @@ def _sensor(model: Model) -> dg.SensorDefinition:
         description=f"Lists {model.id} every {model.poll_interval_seconds} s, asks for runs of what is due.",
     )
     def sensor(
+        context: dg.SensorEvaluationContext,
         catalog: dg.ResourceParam[Catalog],
         store: dg.ResourceParam[Store],
         settings: dg.ResourceParam[Settings],
@@ -185,6 +188,11 @@ def _sensor(model: Model) -> dg.SensorDefinition:
         rails = feed.rails_over(catalog, store, settings)
         every = timedelta(seconds=settings.poll_interval or model.poll_interval_seconds)
         feed.poll(rails, model, every=every)
+        waiting = context.instance.get_runs_count(
+            dg.RunsFilter(job_name=f"ingest_{model.id}", statuses=WAITING)
+        )
+        if waiting:
+            return dg.SkipReason(f"{waiting} runs asked for earlier have not started yet")
         known = set(_partitions(model).get_partition_keys())
         due = [r for r in catalog.request(model.source_name, hold_off=HOLD_OFF) if r.partition in known]
         if not due:

@@ -134,9 +134,24 @@ def _require_packing(header: Header) -> None:
         raise PermanentError(f"packing 5.{template}; known are {known}")
     if len(section) < _PACKING_LENGTHS[template]:
         raise Unusable(f"packing 5.{template} described in only {len(section)} bytes", "framing")
+    _require_widths(template, section)
     reference = float(np.frombuffer(section[11:15], dtype=">f4")[0])
     if not np.isfinite(reference):
         raise Unusable(f"the packing's reference value is {reference}, which is not a number", "decode")
+
+
+# Bits of a packed number: eccodes aborts the process on more (template 5.2: octets 20, 37 and 47; 5.3: order
+# of differences in octet 48, their octets in 49).
+_WIDEST_BITS = 32
+
+
+def _require_widths(template: int, section: Payload) -> None:
+    """Unusable if section 5 asks for what no file has: a wrong width there kills the process in eccodes."""
+    widths = [section[19]] + ([section[36], section[46]] if template in (2, 3) else [])
+    points, groups = (int.from_bytes(section[a : a + 4]) for a in (5, 31))
+    wrong = max(widths) > _WIDEST_BITS or (template in (2, 3) and groups > points)
+    if wrong or (template == 3 and (section[47] not in (1, 2) or section[48] > 4)):
+        raise Unusable(f"packing 5.{template} asks for impossible widths or groups: bits {widths}", "decode")
 
 
 def _depth(header: Header) -> int:

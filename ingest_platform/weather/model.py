@@ -97,6 +97,30 @@ class Horizon(Settings):
         return tuple(h for span in self.leads for h in range(span.first, span.last + 1, span.step))
 
 
+# Axes, coordinates and grid mappings stand beside the arrays.
+RESERVED_NAMES = frozenset(
+    [
+        "lead",
+        "time",
+        "cycle",
+        "valid_time",
+        "isobaric",
+        "latitude",
+        "longitude",
+        "x",
+        "y",
+        "crs",
+        "goes_imager_projection",
+        "x_500m",
+        "y_500m",
+        "x_1km",
+        "y_1km",
+        "x_2km",
+        "y_2km",
+    ]
+)
+
+
 class Parameter(Settings):
     """One array of the published dataset, and how to recognise its messages at the source."""
 
@@ -120,6 +144,14 @@ class Parameter(Settings):
     product: str | None = Field(default=None, description="Radar: product with its level, as in the key")
     missing: tuple[float, ...] = Field(default=(), description="Radar: sentinels that mean no value")
     band: int | None = Field(default=None, ge=1, le=16, description="Satellite: ABI band")
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name in RESERVED_NAMES or "__" in self.name:
+            raise ValueError(f"name {self.name!r}: the dataset uses it, or a double underscore, for itself")
+        if len(set(self.levels_hpa)) < len(self.levels_hpa):
+            raise ValueError(f"levels_hpa names a level twice: {list(self.levels_hpa)}")
+        return self
 
     @model_validator(mode="after")
     def _range_is_a_range(self) -> Self:

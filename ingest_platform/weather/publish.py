@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Protocol
 
 import icechunk
@@ -334,8 +335,9 @@ def _array_attributes(grid: Grid, mapping: str, layout: str) -> dict[str, Any]:
 
 
 def _place_levels(draft: Draft, hpa: tuple[int, ...]) -> tuple[str]:
-    """Parameters on the same isobaric levels share an axis."""
-    for name in _sibling_names("isobaric"):
+    """Parameters on the same isobaric levels share an axis, named by their order in the settings."""
+    sets = list(dict.fromkeys(p.levels_hpa for p in draft.model.parameters if p.levels_hpa))
+    for name in islice(_sibling_names("isobaric"), sets.index(hpa), None):
         stored = draft.root.get(name)
         if stored is None:
             attributes = {"standard_name": "air_pressure", "units": "hPa", "positive": "down", "axis": "Z"}

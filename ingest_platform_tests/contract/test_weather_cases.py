@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from ingest_platform.errors import StoreUnavailable
 from ingest_platform.weather import feed
 from ingest_platform.weather.eccodes_library import load_eccodes
 from ingest_platform.weather.ingest import ingest_partition
@@ -329,3 +330,20 @@ def test_three_looks_at_the_source_make_one_version(place: World, gfs: Model) ->
 
     assert published == [1, 0, 0]
     assert place.states(gfs) == ["ingested"]
+
+
+def test_a_full_disk_quarantines_nobody(place: World, gfs: Model) -> None:
+    """Else an hour without space on our side costs every object that came in it."""
+    place.put_lead(gfs, 3)
+    place.rails.scratch.parent.mkdir(parents=True, exist_ok=True)
+    place.rails.scratch.write_text("no folder can be made here")
+
+    for _ in range(5):
+        with pytest.raises((OSError, StoreUnavailable)):
+            place.ingest(gfs)
+        place.advance(hours=1)
+
+    (row,) = place.objects(gfs)
+    assert (row.state, row.attempts) == ("pending", 0)
+    place.rails.scratch.unlink()
+    assert [report.published for report in place.ingest(gfs)] == [1]
