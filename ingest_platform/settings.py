@@ -42,7 +42,10 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     "AWS_SESSION_TOKEN": ("none", "Session token, with temporary keys"),
     "AWS_ENDPOINT_URL": ("AWS", "S3-compatible endpoint of the published store"),
     "AWS_REGION": ("us-east-1", "Region of the published store"),
-    "AWS_CA_BUNDLE": ("the system's", "Certificates to trust for https endpoints"),
+    "AWS_CA_BUNDLE": (
+        "the system's",
+        "Certificates to trust for https endpoints; Icechunk wants SSL_CERT_FILE as well",
+    ),
     "INGEST_REDIS_URL": ("none", "redis://host:port/db"),
     "INGEST_WEAVIATE_URL": ("none", "http://host:port"),
     "INGEST_WEAVIATE_GRPC_PORT": ("50051", "Port of the same host for bulk requests and queries"),
