@@ -28,7 +28,6 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-PartitionState = Literal["open", "purging", "purged"]
 ObjectState = Literal["pending", "ingested", "partial", "quarantined", "superseded"]
 
 LIVE: Final[tuple[ObjectState, ...]] = ("ingested", "partial")

@@ -18,7 +18,6 @@ from ingest_platform.weather.framing import SECTION_0_BYTES
 from ingest_platform.weather.model import Parameter, Window
 
 INSTANT = "instant"
-STATISTICS = {"acc", "ave", "max", "min"}
 UNITS = {
     "sec": timedelta(seconds=1),
     "min": timedelta(minutes=1),

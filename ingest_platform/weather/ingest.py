@@ -113,18 +113,22 @@ def _ingest_batch(rails: Rails, model: Model, claim: Claim, report: Report) -> N
         report.errors.append(str(lost))
         return
     except (Stale, StoreUnavailable) as error:
-        rails.catalog.fail(claim, [Postponed(item, str(error)) for item in claim.objects])
+        outcomes = _all_postponed(claim, str(error))
+        rails.catalog.fail(claim, outcomes)
         if isinstance(error, StoreUnavailable):
             raise
-        outcomes = [Postponed(item, str(error)) for item in claim.objects]
     except BaseException as error:
         # Nobody knows whether the commit landed: fail is a no-op if it did.
         rails.at("inside fail")
         blameless = isinstance(error, NOT_THE_OBJECTS_FAULT) or not isinstance(error, Exception)
         told = f"the batch was given up: {type(error).__name__}: {error}"
-        rails.catalog.fail(claim, [Postponed(item, told) for item in claim.objects] if blameless else [])
+        rails.catalog.fail(claim, _all_postponed(claim, told) if blameless else [])
         raise
     _count(report, outcomes)
+
+
+def _all_postponed(claim: Claim, told: str) -> list[Outcome]:
+    return [Postponed(item, told) for item in claim.objects]
 
 
 def _publish(rails: Rails, model: Model, claim: Claim, report: Report) -> tuple[list[Outcome], str | None]:
