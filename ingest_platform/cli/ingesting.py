@@ -1,51 +1,46 @@
-"""The `ingest` command: the same functions as Dagster's sensors and runs, for cron and for people."""
+"""`ingest once`, `run` and `status`: bring data in, once or for ever, and see how the models are."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from ingest_platform.errors import IngestError, PermanentError
-from ingest_platform.settings import Settings
-from ingest_platform.weather.config import load_models
+from ingest_platform.cli.choice import (
+    DONE,
+    UNFINISHED,
+    json_option,
+    models_option,
+    owner,
+    read_choice,
+    told_in_a_sentence,
+)
 from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
     from ingest_platform.catalog.ledger import Catalog
     from ingest_platform.weather.ingest import Report
     from ingest_platform.weather.status import ModelStatus
+    from ingest_platform.weather.telling import Teller
 
-# Exit codes of `ingest once`; click itself ends wrong usage with 2.
-DONE, UNFINISHED = 0, 1
-# A materialization a minute and partition is enough for the UI; more would only grow the event log.
-REPORT_EVERY_SECONDS = 60.0
-
-models_option = click.option(
-    "--models", help="Comma-separated ids, families or aliases, e.g. gfs,goes18. Default: all."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+# Dagster shows a run's data within this; radar comes every two minutes.
+TELL_EVERY_SECONDS = 1.0
 
 
-@click.group()
-def main() -> None:
-    """Ingest weather grids into the published store, and see how they are."""
-
-
-@main.command()
+@click.command()
 @models_option
 @click.option(
     "--now",
@@ -57,11 +52,11 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
     """Discover and ingest everything that is due, then end."""
     from ingest_platform.weather import feed
 
-    settings, chosen = _read(models)
+    settings, chosen = read_choice(models)
     clock = None if now is None else lambda: now.replace(tzinfo=UTC)
-    with _told_in_a_sentence(), feed.open_rails(settings, clock=clock) as rails:
+    with told_in_a_sentence(), feed.open_rails(settings, clock=clock) as rails:
         before = _counts(rails.catalog, chosen, "quarantined")
-        reports = feed.once(rails, chosen, owner=_owner())
+        reports = feed.once(rails, chosen, owner=owner())
         unfinished = _counts(rails.catalog, chosen, "pending")
         # An object that killed its worker three times is quarantined by the claim, and is in no report.
         quarantined = any(n > before[m] for m, n in _counts(rails.catalog, chosen, "quarantined").items())
@@ -73,7 +68,7 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
     sys.exit(DONE if whole else UNFINISHED)
 
 
-@main.command()
+@click.command()
 @models_option
 @click.option(
     "--poll-interval",
@@ -84,18 +79,26 @@ def run(models: str | None, poll_interval: float | None) -> None:
     """Follow the sources until SIGINT or SIGTERM, for low latency; tells Dagster what it made."""
     from ingest_platform.weather import feed
 
-    settings, chosen = _read(models)
+    settings, chosen = read_choice(models)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with _told_in_a_sentence(), feed.open_rails(settings) as rails:
-        teller = _Teller(rails.catalog)
+    with (
+        told_in_a_sentence(),
+        feed.open_rails(settings) as rails,
+        _telling_dagster(rails.catalog, stop) as keep,
+    ):
         feed.follow(
-            rails, chosen, owner=_owner(), interval_seconds=poll_interval, stop=stop, report=teller.tell
+            rails,
+            chosen,
+            owner=owner(),
+            interval_seconds=poll_interval,
+            stop=stop,
+            report=partial(_print_made, keep),
         )
 
 
-@main.command()
+@click.command()
 @models_option
 @json_option
 def status(models: str | None, as_json: bool) -> None:
@@ -103,8 +106,8 @@ def status(models: str | None, as_json: bool) -> None:
     from ingest_platform.catalog.ledger import Catalog
     from ingest_platform.weather.status import status_of
 
-    settings, chosen = _read(models)
-    with _told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+    settings, chosen = read_choice(models)
+    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
         states = [status_of(catalog, model, datetime.now(UTC)) for model in chosen]
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], default=str))
@@ -112,71 +115,65 @@ def status(models: str | None, as_json: bool) -> None:
         Console().print(_table(states))
 
 
-def _read(models: str | None) -> tuple[Settings, tuple[Model, ...]]:
-    """Settings and the chosen models; wrong usage ends with exit code 2. Makes the home folder."""
-    try:
-        settings = Settings.from_environment(os.environ)
-        only = models.split(",") if models is not None else settings.enabled_models
-        chosen = load_models(settings.weather_models, only=only)
-    except (PermanentError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return settings, chosen
-
-
-@contextmanager
-def _told_in_a_sentence() -> Iterator[None]:
-    """What stops the whole command says so as a person would; the exit code is 1."""
-    try:
-        yield
-    except IngestError as error:
-        raise click.ClickException(str(error)) from error
-
-
 def _counts(catalog: Catalog, models: Sequence[Model], state: str) -> dict[str, int]:
     return {model.id: catalog.overview(model.source_name).objects.get(state, 0) for model in models}
 
 
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-class _Teller:
-    """Prints what was ingested and reports it to Dagster, where DAGSTER_HOME names an instance."""
-
-    def __init__(self, catalog: Any) -> None:
-        self.catalog = catalog
-        self.told: dict[str, datetime] = {}
-        self.lock = threading.Lock()
-
-    def tell(self, report: Report) -> None:
-        for error in report.errors:
-            click.echo(f"{report.model.id} {report.partition}: {error}", err=True)
-        if not report.published:
-            return
+def _print_made(keep: Callable[[Report], None], report: Report) -> None:
+    for error in report.errors:
+        click.echo(f"{report.model.id} {report.partition}: {error}", err=True)
+    if report.published:
         what = f"{report.grids} grids of {report.published} objects"
         click.echo(f"{report.model.id} {report.partition}: {what} in {report.seconds:.2f} s")
-        if os.environ.get("DAGSTER_HOME") and self._is_time(f"{report.model.id}/{report.partition}"):
-            self._report_to_dagster(report)
+        keep(report)
 
-    def _is_time(self, what: str) -> bool:
-        with self.lock:
-            now = datetime.now(UTC)
-            last = self.told.get(what)
-            if last is not None and (now - last).total_seconds() < REPORT_EVERY_SECONDS:
-                return False
-            self.told[what] = now
-            return True
 
-    def _report_to_dagster(self, report: Report) -> None:
-        from ingest_platform.weather.defs import report_to_dagster
-        from ingest_platform.weather.summary import metadata
+@contextmanager
+def _telling_dagster(catalog: Catalog, stop: threading.Event) -> Iterator[Callable[[Report], None]]:
+    """Where to put reports for Dagster: a thread passes them on, and the rest is passed on at the end."""
+    from ingest_platform.weather.telling import Teller
 
-        live = self.catalog.published(report.model.source_name, report.partition)
-        if live is not None:
-            report_to_dagster(
-                report.model, report.partition, metadata(report, live.artifacts, datetime.now(UTC))
-            )
+    if not os.environ.get("DAGSTER_HOME"):
+        yield lambda _report: None
+        return
+    teller, over = Teller(partial(_report_to_dagster, catalog)), threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="tell") as thread:
+        telling = thread.submit(_keep_telling, teller, over)
+        # What is not foreseen ends the command, as in the feeds: silence would look like health.
+        telling.add_done_callback(lambda _: stop.set())
+        try:
+            yield teller.keep
+        finally:
+            over.set()
+    telling.result()
+
+
+def _keep_telling(teller: Teller, over: threading.Event) -> None:
+    """That Dagster is away must not stop the feed: it is told later."""
+    from dagster import DagsterError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    last = away = False
+    while not last:
+        last = over.wait(TELL_EVERY_SECONDS)
+        try:
+            teller.send_due(all_of_them=last)
+            away = False
+        # Another process may be making its tables at this moment, its database may restart.
+        except (DagsterError, SQLAlchemyError, OSError) as error:
+            if not away:
+                told = str(error).partition("\n")[0]
+                click.echo(f"Dagster was not told yet, the data is published all the same: {told}", err=True)
+            away = True
+
+
+def _report_to_dagster(catalog: Catalog, report: Report) -> None:
+    from ingest_platform.weather.defs import report_to_dagster
+    from ingest_platform.weather.summary import metadata
+
+    live = catalog.published(report.model.source_name, report.partition)
+    if live is not None:
+        report_to_dagster(report.model, report.partition, metadata(report, live.artifacts, datetime.now(UTC)))
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -241,7 +238,3 @@ def _table(states: Sequence[ModelStatus]) -> Table:
             "\n".join(s.last_errors[:3]),
         )
     return table
-
-
-if __name__ == "__main__":
-    main(prog_name=Path(sys.argv[0]).name)

@@ -1,0 +1,49 @@
+"""What the commands share: which models, with which settings, and how they say what stopped them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ingest_platform.errors import IngestError, PermanentError
+from ingest_platform.settings import Settings
+from ingest_platform.weather.config import load_models
+from ingest_platform.weather.model import Model
+
+# Exit codes of the commands that do something; click itself ends wrong usage with 2.
+DONE, UNFINISHED = 0, 1
+
+models_option = click.option(
+    "--models", help="Comma-separated ids, families or aliases, e.g. gfs,goes18. Default: all."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+
+
+def read_choice(models: str | None) -> tuple[Settings, tuple[Model, ...]]:
+    """Settings and the chosen models; wrong usage ends with exit code 2. Makes the home folder."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        only = models.split(",") if models is not None else settings.enabled_models
+        chosen = load_models(settings.weather_models, only=only)
+    except (PermanentError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return settings, chosen
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """What stops the whole command says so as a person would; the exit code is 1."""
+    try:
+        yield
+    except IngestError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def owner() -> str:
+    """Who holds a lease, for those who look at the ledger."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,43 @@
+"""Who is told what `ingest run` made: not every batch, but of each partition the last one in the end."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ingest_platform.weather.ingest import Report
+
+# A materialization a minute and partition is enough for the UI; more would only grow the event log.
+AT_MOST_EVERY = timedelta(minutes=1)
+
+
+class Teller:
+    """Keeps the latest report of each partition until it may be sent. Threads may share it."""
+
+    def __init__(
+        self, send: Callable[[Report], None], now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._send = send
+        self._now = now
+        self._waiting: dict[tuple[str, str], Report] = {}
+        self._sent: dict[tuple[str, str], datetime] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, report: Report) -> None:
+        """Take in one report; the caller, a feed in a hurry, does not wait for anybody."""
+        with self._lock:
+            self._waiting[report.model.id, report.partition] = report
+
+    def send_due(self, *, all_of_them: bool = False) -> None:
+        """Send what may be sent, or all of it. What `send` raises is the caller's, and nothing is lost."""
+        horizon = self._now() - AT_MOST_EVERY
+        with self._lock:
+            self._sent = {what: at for what, at in self._sent.items() if at > horizon}
+            due = [what for what in self._waiting if all_of_them or what not in self._sent]
+        for what in due:
+            with self._lock:
+                report = self._waiting[what]
+            self._send(report)
+            with self._lock:
+                self._sent[what] = self._now()
+                if self._waiting[what] is report:
+                    del self._waiting[what]
