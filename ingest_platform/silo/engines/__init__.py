@@ -1,0 +1,1 @@
+"""Who builds an index: three engines behind one small interface (`contract`)."""

@@ -1,0 +1,100 @@
+"""One engine process in a group of its own: watched to its end or its time-out, then no member of it lives.
+
+Knows exit codes as SILO gives them: 0 well, 1 the inputs, 2 anything else, negative a signal.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ingest_platform.silo.engines.contract import EngineFailed, EngineRefused, EngineTimedOut, tail
+
+# SILO ends at once if an unknown variable begins with SILO_ or RHYDB_, so a child gets only what it needs.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+REFUSED = 1
+# A killed process ends when its system call does: milliseconds, or the seconds that a network disk sleeps.
+DYING_SECONDS = 30.0
+
+
+def scrubbed(environ: Mapping[str, str], **more: str) -> dict[str, str]:
+    """The environment of an engine."""
+    return {name: environ[name] for name in INHERITED if name in environ} | more
+
+
+def run(
+    command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path, timeout_seconds: float
+) -> str:
+    """Run to the end, with its output in `log`, and return the log's tail.
+
+    EngineRefused, EngineFailed, EngineTimedOut. Whichever way this returns, also by an interrupt, the
+    whole process group is dead: nothing is written later.
+    """
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - the command is configuration
+                command,
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise EngineFailed(f"{command[0]}: cannot be started: {error}.", "") from error
+    try:
+        ended = _ended(process.pid, timeout_seconds)
+    finally:
+        _kill_group(process.pid)
+        code = process.wait()
+    if not ended:
+        raise EngineTimedOut(f"{command[0]}: not done after {timeout_seconds:g} s, killed.", tail(log))
+    _raise_if_failed(command[0], code, tail(log))
+    return tail(log)
+
+
+def _ended(pid: int, timeout_seconds: float) -> bool:
+    """True when the process ends within the time; it is not reaped."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _kill_group(group: int) -> None:
+    """Kill all members of an unreaped child's group, and wait until none runs any more."""
+    # While the leader is a zombie its number cannot belong to anybody else.
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    deadline = time.monotonic() + DYING_SECONDS
+    while _runs(group) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _runs(group: int) -> bool:
+    """True while a member of the group is more than a zombie, which only its parent can end."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group, *_ = stat.read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue  # it ended meanwhile
+        if int(its_group) == group and state not in "ZX":
+            return True
+    return False
+
+
+def _raise_if_failed(program: str, code: int, log_tail: str) -> None:
+    if code == REFUSED:
+        raise EngineRefused(f"{program}: does not take the inputs (exit 1).", log_tail)
+    if code < 0:
+        raise EngineFailed(f"{program}: died of signal {-code}, {signal.strsignal(-code)}.", log_tail)
+    if code > 0:
+        raise EngineFailed(f"{program}: failed with exit {code}.", log_tail)

@@ -1,0 +1,146 @@
+"""An engine in another container, told by files in a shared folder: run_silo asks, silo_done answers.
+
+The runner (deploy/silo/watcher.sh, or the one that Loculus ships) reads the inputs from that folder and
+writes the index straight into the output folder, so what it leaves there half-done is removed here.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from ingest_platform.errors import StoreUnavailable
+from ingest_platform.silo.engines.contract import (
+    Built,
+    EngineError,
+    EngineFailed,
+    EngineRefused,
+    EngineTimedOut,
+    tail,
+)
+from ingest_platform.silo.inputs import Inputs
+from ingest_platform.silo.served import Index, index_at, indexes
+
+ASK, DONE, LOG = "run_silo", "silo_done", "silo.log"
+POLL_SECONDS = 1.0
+# Our watcher kills the engine at the time-out and says so; it may look a second late and need 5 s to kill.
+GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelEngine:
+    """Asks a runner. One importer at a time may use `exchange`."""
+
+    exchange: Path  # the runner's input folder
+    output: Path  # the runner's output folder, which the API polls
+    clock: Callable[[], float] = time.monotonic  # seconds
+    sleep: Callable[[float], None] = time.sleep
+    new_id: Callable[[], str] = lambda: uuid4().hex
+
+    @property
+    def identity(self) -> str:
+        return "sentinel"
+
+    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:  # noqa: ARG002
+        """As the contract says, but for two things: the index lies in `output` already, and only a runner
+        that heeds timeout_seconds is dead after a time-out. What an older run left is cleared first.
+        """
+        began = self.clock()
+        before = _numbers(self.output)
+        try:
+            self._clear()
+            self._place(inputs)
+            run_id = self._ask(timeout_seconds)
+            self._await(run_id, began + timeout_seconds + GRACE_SECONDS)
+            log_tail = tail(self.exchange / LOG)
+            return Built(self._new_index(before, log_tail), log_tail, self.clock() - began)
+        except EngineError:
+            self._remove_broken(before)
+            raise
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self.exchange}: the runner's folder does not take or give files: {error}. The published"
+                " index stays. Make room."
+            ) from error
+        finally:
+            self._clear()
+            (self.exchange / inputs.records.name).unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        for name in (ASK, f"{ASK}.tmp", DONE, LOG):
+            (self.exchange / name).unlink(missing_ok=True)
+
+    def _place(self, inputs: Inputs) -> None:
+        """Each file by a rename: a runner that starts late or early never reads half of one."""
+        self.exchange.mkdir(parents=True, exist_ok=True)
+        for file in (*inputs.lineages, inputs.records):
+            half = self.exchange / f".{file.name}.tmp"
+            shutil.copyfile(file, half)
+            half.rename(self.exchange / file.name)
+
+    def _ask(self, timeout_seconds: float) -> str:
+        run_id = self.new_id()
+        half = self.exchange / f"{ASK}.tmp"
+        with half.open("w") as file:
+            file.write(f"run_id={run_id}\ntimeout_seconds={timeout_seconds:.0f}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        half.rename(self.exchange / ASK)
+        return run_id
+
+    def _await(self, run_id: str, deadline: float) -> None:
+        """Return when the runner reports success for `run_id`; wait on a foreign or half-written report."""
+        while True:
+            report = _report(self.exchange / DONE)
+            if report.get("run_id") == run_id and "status" in report:
+                return self._heed(run_id, report)
+            if self.clock() > deadline:
+                raise EngineTimedOut(f"run {run_id}: the runner has not reported.", tail(self.exchange / LOG))
+            self.sleep(POLL_SECONDS)
+
+    def _heed(self, run_id: str, report: Mapping[str, str]) -> None:
+        if report["status"] == "success":
+            return
+        message = report.get("message", "no message")
+        log_tail = tail(self.exchange / LOG)
+        match message.removeprefix("exit code "):
+            case "1":
+                raise EngineRefused(f"run {run_id}: SILO does not take the inputs (exit 1).", log_tail)
+            case "124":  # how `timeout` reports that it ended its command
+                raise EngineTimedOut(f"run {run_id}: the runner ended SILO at its time-out.", log_tail)
+            case "137":
+                raise EngineFailed(f"run {run_id}: SILO was killed, for memory or at its time-out.", log_tail)
+            case _:
+                raise EngineFailed(f"run {run_id}: {report['status']}: {message}.", log_tail)
+
+    def _new_index(self, before: frozenset[Path], log_tail: str) -> Index:
+        new = [index for index in indexes(self.output) if index.path not in before]
+        if not new:
+            raise EngineFailed(
+                f"{self.output}: the runner reports success, but no new index is there.", log_tail
+            )
+        return new[-1]
+
+    def _remove_broken(self, before: frozenset[Path]) -> None:
+        """The folders of this run that are no finished index; older ones are not ours to judge."""
+        for path in _numbers(self.output) - before:
+            if index_at(path) is None:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _numbers(output: Path) -> frozenset[Path]:
+    if not output.exists():
+        return frozenset()
+    return frozenset(path for path in output.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _report(done: Path) -> Mapping[str, str]:
+    """The key=value lines of a report that have their newline: a line without one may still grow."""
+    try:
+        lines = done.read_text(errors="replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -1,0 +1,238 @@
+"""Lineage definitions: which file goes with a release, whether it is sound, and whether it knows the data.
+
+A file that is missing, broken or behind the data is Incomplete: the source publishes genomes and definitions
+apart, so one waits for the other; the snapshot of the genomes is kept and not loaded again for it.
+"""
+
+import graphlib
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import urllib3
+import yaml
+from urllib3.exceptions import HTTPError
+
+from ingest_platform.errors import Damaged, Incomplete, SourceUnavailable
+from ingest_platform.silo.backend import arriving
+from ingest_platform.silo.database import Database
+from ingest_platform.silo.model import Organism, Timeouts
+
+# The pango file has 240 kB and 4,000 names; what is 100 times as large is no definition file.
+LARGEST_FILE_BYTES = 25_000_000
+# Files are served by web hosts that move them; nothing else is tried again here.
+REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
+TOLD_VALUES = 20  # of the unknown ones; the rest is counted
+NO_LINEAGES = b"{}\n"
+WAITS = "The published index stays, the downloaded genomes are kept; it is tried again."
+
+
+@dataclass(frozen=True, slots=True)
+class LineageFile:
+    """One system's definitions for one pipeline version, sound."""
+
+    system: str
+    version: int | None  # None: no record has a version, the file is empty
+    url: str | None
+    content: bytes = field(repr=False)
+    names: frozenset[str] = field(repr=False)  # labels and aliases
+
+    @property
+    def content_hash(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.system}.yaml"
+
+
+def definitions(
+    organism: Organism, versions: Mapping[int | None, int], pool: urllib3.PoolManager
+) -> tuple[LineageFile, ...]:
+    """The file of each configured system for a release whose records have these pipeline versions.
+
+    Nothing configured: none. No record has a version: an empty definition each. Damaged if records
+    have several versions; Incomplete (no URL, no such file, an unsound one); SourceUnavailable.
+    """
+    if not organism.lineage_definitions:
+        return ()
+    version = _one_version(organism, versions)
+    if version is None:
+        return tuple(
+            LineageFile(system, None, None, NO_LINEAGES, frozenset())
+            for system in sorted(organism.lineage_definitions)
+        )
+    return tuple(_fetched(organism, system, version, pool) for system in sorted(organism.lineage_definitions))
+
+
+def _one_version(organism: Organism, versions: Mapping[int | None, int]) -> int | None:
+    present = {version: count for version, count in versions.items() if version is not None}
+    if len(present) > 1:
+        told = ", ".join(f"{version}: {count:,} records" for version, count in sorted(present.items()))
+        raise Damaged(
+            f"{organism.id}: several pipeline versions in one release ({told}), but a lineage file belongs to"
+            f" one. Nothing of it was used, the published index stays; it is tried again."
+        )
+    return next(iter(present), None)
+
+
+def _fetched(organism: Organism, system: str, version: int, pool: urllib3.PoolManager) -> LineageFile:
+    urls = organism.lineage_definitions[system]
+    what = f"{organism.id}: lineage system {system}, pipeline version {version}"
+    if version not in urls:
+        raise Incomplete(
+            f"{what}: no URL; there are URLs for {', '.join(map(str, sorted(urls)))}."
+            f" Add one to lineage_definitions. {WAITS}"
+        )
+    content = _get(pool, urls[version], organism.timeouts, what)
+    return LineageFile(
+        system, version, urls[version], content, names(content, what=f"{what} ({urls[version]})")
+    )
+
+
+def _get(pool: urllib3.PoolManager, url: str, timeouts: Timeouts, what: str) -> bytes:
+    deadline = time.monotonic() + timeouts.total_seconds
+    timeout = urllib3.Timeout(connect=timeouts.connect_seconds, read=timeouts.read_seconds)
+    try:
+        response = pool.request("GET", url, timeout=timeout, retries=REDIRECTS, preload_content=False)
+    except HTTPError as error:
+        raise SourceUnavailable(f"{what}: no answer from {url}: {error}. {WAITS}") from error
+    try:
+        if response.status >= 500 or response.status == 429:
+            raise SourceUnavailable(f"{what}: {url} answered {response.status}. {WAITS}")
+        if response.status != 200:
+            raise Incomplete(f"{what}: {url} answered {response.status} where 200 was expected. {WAITS}")
+        return _small(arriving(response, what=f"{what}: {url}", deadline=deadline), f"{what}: {url}")
+    finally:
+        response.close()
+
+
+def _small(pieces: Iterator[bytes], what: str) -> bytes:
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > LARGEST_FILE_BYTES:
+            raise Incomplete(f"{what}: more than {LARGEST_FILE_BYTES:,} bytes, no definition file. {WAITS}")
+    return bytes(content)
+
+
+def names(content: bytes, *, what: str) -> frozenset[str]:
+    """All names that a definition file knows. Incomplete, with every mistake, if it is no sound DAG.
+
+    A file maps labels to {parents: [...], aliases: [...]}, both optional; parents may be aliases. All
+    scalars are texts: a lineage called NO or 1.10 is neither false nor 1.1.
+    """
+    lineages, mistakes = _parsed(content, what)
+    owner = dict.fromkeys(lineages)
+    for label, (_, aliases) in lineages.items():
+        for alias in aliases:
+            if alias in owner and alias != label:
+                mistakes.append(f"alias {alias} of {label} already names another lineage")
+            owner.setdefault(alias, label)
+    parents = {}
+    for label, (above, _) in lineages.items():
+        mistakes += [f"parent {parent} of {label} is not defined" for parent in above if parent not in owner]
+        parents[label] = {owner.get(parent) or parent for parent in above}
+    mistakes += _cycle(parents)
+    if mistakes:
+        raise Incomplete(f"{what}: not a sound lineage file: {'; '.join(mistakes[:TOLD_VALUES])}. {WAITS}")
+    return frozenset(owner)
+
+
+def _parsed(
+    content: bytes, what: str
+) -> tuple[dict[str, tuple[tuple[str, ...], tuple[str, ...]]], list[str]]:
+    """Label → parents, aliases; and what does not fit this shape."""
+    try:
+        root = yaml.compose(content, Loader=yaml.CBaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Incomplete(f"{what}: not YAML: {' '.join(str(error).split())}. {WAITS}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise Incomplete(f"{what}: expected a mapping of lineages, found {content[:80]!r}. {WAITS}")
+    mistakes = [f"{name} is defined twice" for name, n in _counts(root).items() if n > 1]
+    lineages = {}
+    for key, value in root.value:
+        known, wrong = _lineage(value)
+        mistakes += [f"{key.value}: {text}" for text in wrong]
+        lineages[str(key.value)] = (known.get("parents", ()), known.get("aliases", ()))
+    return lineages, mistakes
+
+
+def _counts(root: yaml.MappingNode) -> Counter[str]:
+    return Counter(str(key.value) for key, _ in root.value)
+
+
+def _lineage(node: yaml.Node) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    if isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null"):
+        return {}, []
+    if not isinstance(node, yaml.MappingNode):
+        return {}, ["expected parents and aliases"]
+    known, wrong = {}, []
+    for key, value in node.value:
+        texts = _texts(value)
+        if key.value not in ("parents", "aliases"):
+            wrong.append(f"{key.value} is neither parents nor aliases")
+        elif texts is None:
+            wrong.append(f"{key.value} is no list of names")
+        else:
+            known[key.value] = texts
+    return known, wrong
+
+
+def _texts(node: yaml.Node) -> tuple[str, ...] | None:
+    if isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null"):
+        return ()
+    if not isinstance(node, yaml.SequenceNode):
+        return None
+    scalars = [item for item in node.value if isinstance(item, yaml.ScalarNode)]
+    return tuple(item.value for item in scalars) if len(scalars) == len(node.value) else None
+
+
+def _cycle(parents: Mapping[str, set[str]]) -> Iterator[str]:
+    try:
+        graphlib.TopologicalSorter(parents).prepare()
+    except graphlib.CycleError as error:
+        yield f"a circle: {' ← '.join(error.args[1])}"
+
+
+def require_known(
+    organism: Organism,
+    database: Database,
+    files: Sequence[LineageFile],
+    lineages: Mapping[str, Mapping[str, int]],
+) -> tuple[str, ...]:
+    """Incomplete, naming them with their counts, if the data has values that its system's file does not know.
+
+    `lineages`: metadata field → value → records. Unknown values that the database takes for null are
+    returned as warnings. A field whose system has no file here is left to the engine.
+    """
+    by_system = {file.system: file for file in files}
+    only = files[0] if len(files) == 1 else None
+    warnings: list[str] = []
+    for column in database.columns:
+        file = only if column.lineage_system == "" else by_system.get(column.lineage_system or "")
+        unknown = unknown_values(file, lineages.get(column.name, {})) if file else {}
+        if file is None or not unknown:
+            continue
+        told = f"lineage system {file.system}, pipeline version {file.version}: {_told(column.name, unknown)}"
+        if not column.unknown_lineages_are_null:
+            raise Incomplete(
+                f"{organism.id}: {told} not in {file.url or 'an empty definition for no version'}. SILO would"
+                f" refuse all records. Add them to the file, or set treatUnknownLineagesAsNull. {WAITS}"
+            )
+        warnings.append(f"{told} unknown, and taken for null")
+    return tuple(warnings)
+
+
+def _told(metadata_field: str, unknown: Mapping[str, int]) -> str:
+    first = ", ".join(f"{value!r}: {count:,}" for value, count in list(unknown.items())[:TOLD_VALUES])
+    more = f" and {len(unknown) - TOLD_VALUES:,} more" if len(unknown) > TOLD_VALUES else ""
+    return f"{len(unknown):,} values of metadata.{metadata_field} ({first}{more}) are"
+
+
+def unknown_values(file: LineageFile, values: Mapping[str, int]) -> Mapping[str, int]:
+    """Value → records, the most frequent first."""
+    unknown = ((value, count) for value, count in values.items() if value not in file.names)
+    return dict(sorted(unknown, key=lambda pair: (-pair[1], pair[0])))
