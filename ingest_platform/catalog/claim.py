@@ -33,8 +33,9 @@ MAX_ATTEMPTS = 3
 # A run starts within seconds, but its machine may be started first: minutes. Sooner, a slow launcher would
 # get the same work twice; the second run would find nothing to claim and end well.
 HOLD_OFF = timedelta(minutes=5)
-# A dead worker's partition rests this long. Heartbeats come every third of it, so two may be lost.
-LEASE = timedelta(minutes=2)
+# A killed worker's partition rests this long, then another takes over: within two minutes. Long enough for a
+# stalled store call (icechunk gives up after 26 s); heartbeats come every third of it, so two may be lost.
+LEASE = timedelta(seconds=90)
 # A GFS cycle of 209 files takes minutes in steps; a worker whose heart beats but whose work hangs is
 # relieved after this.
 LONGEST_BATCH = timedelta(hours=1)
@@ -58,7 +59,7 @@ def request(tx: Connection, clock: Clock, source: str, limit: int, hold_off: tim
             .where(partition.c.id == row.id)
             .values(requests=row.requests + 1, next_request_at=now + hold_off)
         )
-    return [Request(row.key, row.requests + 1) for row in wanted]
+    return [Request(row.key, row.id, row.requests + 1) for row in wanted]
 
 
 def claim(

@@ -15,13 +15,16 @@ from sqlalchemy import Connection, Engine
 
 from ingest_platform.catalog import claim as claims
 from ingest_platform.catalog import commit as commits
+from ingest_platform.catalog import coverage as covering
 from ingest_platform.catalog import engine as database
+from ingest_platform.catalog import gauges as gauging
 from ingest_platform.catalog import purge as purges
 from ingest_platform.catalog import read
 from ingest_platform.catalog.counters import Increments, add
 from ingest_platform.catalog.model import (
     Claim,
     Count,
+    Coverage,
     Expirable,
     ObjectRow,
     Outcome,
@@ -31,8 +34,10 @@ from ingest_platform.catalog.model import (
     Request,
     Sighting,
     Snapshot,
+    SourceGauges,
 )
 from ingest_platform.catalog.see import keep_cursor, see
+from ingest_platform.catalog.tables import DAWN
 
 # One transaction of see: 1,000 sightings hold the ledger for well under a second.
 SIGHTINGS_PER_TRANSACTION = 1_000
@@ -230,6 +235,11 @@ class Catalog:
         with self._writing("requeue") as tx:
             return purges.requeue(tx, source, partition)
 
+    def unpin(self, source: str, partition: str | None = None) -> int:
+        """Hand what was admitted back to retention: in one partition, or in all. Returns how many."""
+        with self._writing("unpin") as tx:
+            return purges.unpin(tx, source, partition)
+
     def forget(self, source: str) -> int:
         """Remove tombstones below the horizon, which refuses in their place. Returns how many."""
         with self._writing("forget") as tx:
@@ -241,6 +251,13 @@ class Catalog:
         """What readers may open; None: nothing is published, or it is purged."""
         with self._reading() as tx:
             return read.published(tx, source, partition)
+
+    def coverage(
+        self, source: str, *, since: datetime = DAWN, partition: str | None = None
+    ) -> tuple[Coverage, ...]:
+        """The open weather partitions that end at `since` or later, counted, by key; or only this one."""
+        with self._reading() as tx:
+            return covering.coverage(tx, source, since, partition)
 
     def partition_state(
         self, source: str, partition: str, *, event_end: datetime | None = None
@@ -283,6 +300,23 @@ class Catalog:
         """A source at a glance. Counts rows: not for a loop."""
         with self._reading() as tx:
             return read.overview(tx, source)
+
+    def gauges(self, source: str | None = None) -> tuple[SourceGauges, ...]:
+        """Every source that was ever seen or listed, by name, or only this one, if it was. Milliseconds,
+        also over a million rows.
+        """
+        with self._reading() as tx:
+            return gauging.gauges(tx, self._clock, source)
+
+    def quarantined(self, source: str, *, limit: int = read.SHOWN) -> tuple[ObjectRow, ...]:
+        """Given up until a person requeues them, with their reasons; the latest first."""
+        with self._reading() as tx:
+            return read.quarantined(tx, source, limit)
+
+    def retrying(self, source: str, *, limit: int = read.SHOWN) -> tuple[ObjectRow, ...]:
+        """Pending after an error, with its text; the last to be tried again first."""
+        with self._reading() as tx:
+            return read.retrying(tx, source, limit)
 
     def counts(self) -> tuple[Count, ...]:
         """Every counter."""

@@ -52,11 +52,12 @@ class Request:
     """A run that a partition needs. Numbered, so that no run key is ever used twice."""
 
     partition: str
+    partition_id: int  # a partition that was forgotten and came back counts from 1 again
     number: int
 
     @property
     def run_key(self) -> str:
-        return f"{self.partition}:{self.number}"
+        return f"{self.partition}:{self.partition_id}.{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Purge:
     token: int
     uri: str | None  # None: the store holds nothing, erase at once
     event_end: datetime
+    artifacts: int  # what the mark found; nothing is added to a marked partition
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,40 @@ class Overview:
     newest_commit: datetime | None
     quarantined: tuple[ObjectRow, ...]  # the latest, with their reasons
     waiting: tuple[ObjectRow, ...]  # pending after an error, the latest to be tried again first
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGauges:
+    """A source's state in numbers that cost little at any size of the ledger."""
+
+    source: str
+    at: datetime  # the database's clock: ages are counted from it
+    horizon: datetime | None  # None: nothing was ever purged
+    cursor: str | None  # where discovery goes on; None: never listed
+    pending: int  # objects that wait for a worker, those below included
+    due: int  # of them: their time has come; those that a worker has in hand are among them
+    retrying: int  # of them: after an error
+    quarantined: int
+    oldest_due: datetime | None  # version_time of the longest published due object; None: nothing is due
+    partitions: Mapping[str, int]  # by state: open, purging, purged; a state that none is in is absent
+    pinned: int  # open partitions that retention leaves alone
+    leases: int  # partitions that a worker or a purge holds at this moment
+    newest_commit: datetime | None  # None: nothing was ever published
+    newest_open: str | None  # the greatest key of an open partition: a source's keys sort by time
+    newest_published: str | None  # the same of those that readers can open
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What readers find in an open partition, counted. Without a snapshot nothing is found."""
+
+    partition: str
+    event_end: datetime
+    snapshot: str | None
+    leads: Mapping[int, int]  # seconds: grids
+    grids: Mapping[str, int]  # by variable
+    times: Mapping[str, int]  # by variable: distinct valid times
+    newest: datetime | None  # cycle, scan start or valid time of the newest grid; None: there is none
 
 
 @dataclass(frozen=True, slots=True)

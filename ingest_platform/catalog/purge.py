@@ -4,6 +4,7 @@ Purge marks first, so that readers stop; then its caller deletes the bytes; then
 partition's row stays as a tombstone until it lies below the horizon.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import batched
 from typing import Any
@@ -128,7 +129,8 @@ def _mark(tx: Connection, row: Row[Any], now: datetime, owner: str, lease: timed
         .where(partition.c.id == row.id)
         .values(state="purging", token=token, lease_owner=owner, lease_until=now + lease, claimed_at=now)
     )
-    return Purge(row.source, row.key, row.id, token, row.uri, row.event_end)
+    found = (row.artifacts, int(row.size_bytes))
+    return Purge(row.source, row.key, row.id, token, row.uri, row.event_end, *found)
 
 
 def erase(tx: Connection, purge: Purge) -> None:
@@ -165,6 +167,15 @@ def admit(tx: Connection, source_name: str, key: str, event_end: datetime) -> bo
     return True
 
 
+def unpin(tx: Connection, source_name: str, key: str | None) -> int:
+    """What was admitted becomes retention's again, in one partition or all. Returns how many were pinned."""
+    lock_source(tx, source_name)
+    named = (partition.c.source == source_name) & partition.c.pinned
+    if key is not None:
+        named &= partition.c.key == key
+    return tx.execute(update(partition).where(named).values(pinned=False)).rowcount
+
+
 def repair(tx: Connection, claim: Claim) -> int:
     """The bytes are lost: publish nothing, fetch everything live again. Returns how many objects.
 
@@ -188,23 +199,29 @@ def requeue(tx: Connection, source_name: str, key: str | None) -> int:
     In one partition, or all of the source's open ones. Returns how many objects.
     """
     lock_source(tx, source_name)
-    named = (partition.c.source == source_name) & OPEN
+    rows = source_object.c
+    quarantined = select(rows.partition_id).where(rows.source == source_name, QUARANTINED)
+    named = (partition.c.source == source_name) & OPEN & partition.c.id.in_(quarantined)
     if key is not None:
         named &= partition.c.key == key
-    quarantined = exists().where(source_object.c.partition_id == partition.c.id, QUARANTINED)
-    partitions = tx.scalars(
-        select(partition.c.id).where(named, quarantined).with_for_update(key_share=True)
-    ).all()
+    partitions = tx.scalars(select(partition.c.id).where(named).with_for_update(key_share=True)).all()
     ids: list[int] = []
     for number in partitions:
         worth_it = (source_object.c.partition_id == number) & QUARANTINED & ~_newer_sibling()
         ids += tx.scalars(select(source_object.c.id).where(worth_it))
     for some in batched(ids, IDS_PER_STATEMENT):
-        chosen = source_object.alias("chosen")
-        outdone = exists().where(chosen.c.id.in_(some), *_same_slot(chosen))
-        tx.execute(update(source_object).where(PENDING, outdone).values(state="superseded"))
-        tx.execute(update(source_object).where(source_object.c.id.in_(some)).values(AFRESH))
+        # As a list of ids: asked row by row, SQLite would read every pending row of the ledger.
+        waiting = tx.scalars(_pending_siblings(some)).all()
+        tx.execute(update(source_object).where(rows.id.in_(waiting)).values(state="superseded"))
+        tx.execute(update(source_object).where(rows.id.in_(some)).values(AFRESH))
     return len(ids)
+
+
+def _pending_siblings(ids: Sequence[int]) -> Select[tuple[int]]:
+    """Pending rows in the slots of these, at most one each."""
+    chosen = source_object.alias("chosen")
+    joined = source_object.join(chosen, and_(*_same_slot(chosen)))
+    return select(source_object.c.id).select_from(joined).where(chosen.c.id.in_(ids), PENDING)
 
 
 def _sibling(state: str) -> ColumnElement[bool]:

@@ -16,8 +16,8 @@ from ingest_platform.catalog.rows import Clock, has_due_rows, unleased
 from ingest_platform.catalog.tables import (
     DAWN,
     OPEN,
-    PENDING,
     QUARANTINED,
+    RETRYING,
     artifact,
     counter,
     ledger,
@@ -28,7 +28,7 @@ from ingest_platform.catalog.tables import (
 )
 
 # A screenful; the rest is in `objects`.
-OVERVIEW_ROWS = 50
+SHOWN = 50
 
 
 def published(tx: Connection, source_name: str, key: str) -> Snapshot | None:
@@ -121,7 +121,7 @@ def _partition_row(row: Row[Any]) -> PartitionRow:
 
 def objects(tx: Connection, source_name: str, key: str) -> tuple[ObjectRow, ...]:
     """All versions of all objects of a partition, by slot, the oldest first."""
-    mine = and_(source_object.c.source == source_name, partition.c.key == key)
+    mine = and_(partition.c.source == source_name, partition.c.key == key)
     order = (source_object.c.slot, source_object.c.version_time, source_object.c.id)
     return _object_rows(tx, _objects().where(mine).order_by(*order))
 
@@ -151,6 +151,19 @@ def _object_rows(tx: Connection, rows: Select[Any]) -> tuple[ObjectRow, ...]:
     )
 
 
+def quarantined(tx: Connection, source_name: str, limit: int) -> tuple[ObjectRow, ...]:
+    """Given up, with their reasons, the latest first."""
+    given_up = and_(source_object.c.source == source_name, QUARANTINED)
+    return _object_rows(tx, _objects().where(given_up).order_by(source_object.c.id.desc()).limit(limit))
+
+
+def retrying(tx: Connection, source_name: str, limit: int) -> tuple[ObjectRow, ...]:
+    """Pending after an error, with its text, the last to be tried again first."""
+    waiting = and_(source_object.c.source == source_name, RETRYING)
+    latest_first = (source_object.c.next_attempt_at.desc(), source_object.c.id.desc())
+    return _object_rows(tx, _objects().where(waiting).order_by(*latest_first).limit(limit))
+
+
 def overview(tx: Connection, source_name: str) -> Overview:
     """What a person wants to know first. Counts rows: not for a loop."""
     horizon = _horizon(tx, source_name)
@@ -158,8 +171,6 @@ def overview(tx: Connection, source_name: str) -> Overview:
     size = func.coalesce(func.sum(artifact.c.size_bytes), 0)
     live = artifact.join(partition, partition.c.id == artifact.c.partition_id)
     artifacts, size_bytes = tx.execute(select(func.count(), size).select_from(live).where(mine)).one()
-    latest = _objects().where(source_object.c.source == source_name).limit(OVERVIEW_ROWS)
-    failed = latest.where(PENDING, source_object.c.error.is_not(None))
     return Overview(
         source=source_name,
         horizon=horizon if horizon > DAWN else None,
@@ -168,8 +179,8 @@ def overview(tx: Connection, source_name: str) -> Overview:
         artifacts=artifacts,
         size_bytes=int(size_bytes),
         newest_commit=tx.execute(select(func.max(partition.c.committed_at)).where(mine)).scalar(),
-        quarantined=_object_rows(tx, latest.where(QUARANTINED).order_by(source_object.c.id.desc())),
-        waiting=_object_rows(tx, failed.order_by(source_object.c.next_attempt_at.desc(), source_object.c.id)),
+        quarantined=quarantined(tx, source_name, SHOWN),
+        waiting=retrying(tx, source_name, SHOWN),
     )
 
 

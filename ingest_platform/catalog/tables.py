@@ -193,6 +193,8 @@ def typed_table(source_name: str) -> Table | None:
 
 # A literal, not a bound value: SQLite uses a partial index only where it can read the state in the text.
 PENDING = source_object.c.state == literal_column("'pending'")
+# An error always names a time for the next attempt; a row that begins afresh is due at DAWN.
+RETRYING = PENDING & (source_object.c.next_attempt_at > DAWN)
 QUARANTINED = source_object.c.state == literal_column("'quarantined'")
 OPEN = partition.c.state == literal_column("'open'")
 PURGING = partition.c.state == literal_column("'purging'")
@@ -223,10 +225,17 @@ _partial(
     source_object.c.id,
     where="state = 'quarantined'",
 )
+# gauges: the state stands in it too, or SQLite reads each row to check what the index promises.
+_partial(
+    "ix_source_object_pending",
+    source_object.c.source,
+    source_object.c.next_attempt_at,
+    source_object.c.version_time,
+    source_object.c.state,
+    where="state = 'pending'",
+)
 # see and commit: all versions of a slot.
 Index(None, source_object.c.partition_id, source_object.c.slot)
-# overview counts by state without reading the rows.
-Index(None, source_object.c.source, source_object.c.state)
 _partial("ix_partition_open", partition.c.source, partition.c.event_end, where="state = 'open'")
 _partial("ix_partition_purging", partition.c.source, where="state = 'purging'")
 Index(None, artifact.c.source_object_id)

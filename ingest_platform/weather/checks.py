@@ -1,4 +1,4 @@
-"""Is the published data whole, plausible and fresh? Verdicts from the ledger's rows and a read-back sample.
+"""Is the published data whole, plausible and fresh? Verdicts from the ledger's counts and a read-back sample.
 
 Pure but for `read_back`, which opens the published snapshot. Decides nothing about alarms: that is the
 caller's, by `Verdict.passed` and `Verdict.severe`.
@@ -7,7 +7,7 @@ caller's, by `Verdict.passed` and `Verdict.severe`.
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ingest_platform.weather.model import Kind, Model
 
 if TYPE_CHECKING:
-    from ingest_platform.catalog.model import Snapshot
+    from ingest_platform.catalog.model import Coverage, Snapshot
     from ingest_platform.storage.store import Store
-
-Rows = Sequence[Mapping[str, Any]]  # artifact joined with weather_grid, as Catalog.published gives them
 
 # The longest gap that is still weather, not an outage: three missed cycles, scans or observations.
 STALE_AFTER_CADENCES = 3
@@ -55,26 +53,27 @@ class Completeness:
         return 100.0 * self.live / self.expected if self.expected else 100.0
 
 
-def completeness_of(model: Model, partition: str, rows: Rows, now: datetime) -> Completeness:
+def completeness_of(model: Model, found: Coverage, now: datetime) -> Completeness:
     """Leads of a cycle, or observations of an hour, against what the model publishes."""
-    deadline = model.partition_start(partition) + timedelta(minutes=model.complete_after_minutes)
+    start = model.partition_start(found.partition)
+    overdue = now > start + timedelta(minutes=model.complete_after_minutes)
     if model.kind is Kind.FORECAST:
-        expected = model.expected_leads(model.partition_start(partition))
-        live = {int(row["lead_seconds"]) // 3600 for row in rows}
+        expected = model.expected_leads(start)
+        live = {seconds // 3600 for seconds in found.leads}
         missing: tuple[Any, ...] = tuple(sorted(set(expected) - live))
-        return Completeness(partition, len(expected) - len(missing), len(expected), missing, now > deadline)
+        return Completeness(found.partition, len(expected) - len(missing), len(expected), missing, overdue)
     per_hour = 60 // model.cadence_minutes
-    times = defaultdict(set)
-    for row in rows:
-        times[row["variable"]].add(row["valid_time"])
-    counts = {p.name: min(per_hour, len(times[p.name])) for p in model.parameters}
+    counts = {p.name: min(per_hour, found.times.get(p.name, 0)) for p in model.parameters}
     short = tuple(sorted(name for name, count in counts.items() if count < per_hour))
-    return Completeness(partition, sum(counts.values()), per_hour * len(counts), short, now > deadline)
+    return Completeness(found.partition, sum(counts.values()), per_hour * len(counts), short, overdue)
 
 
-def completeness(model: Model, partitions: Mapping[str, Rows], now: datetime) -> Verdict:
-    """Fails after the deadline with exactly what is missing; before it, tells how far the partition is."""
-    states = [completeness_of(model, key, rows, now) for key, rows in sorted(partitions.items())]
+def completeness(model: Model, partitions: Sequence[Coverage], now: datetime) -> Verdict:
+    """Fails after the deadline with exactly what is missing; before it, tells how far the partition is.
+
+    `partitions`: in order of time.
+    """
+    states = [completeness_of(model, found, now) for found in partitions]
     late = [state for state in states if state.overdue and state.missing]
     facts = {
         state.partition: f"{state.live}/{state.expected} ({state.percent:.1f} %)" for state in states[-10:]
@@ -86,9 +85,11 @@ def completeness(model: Model, partitions: Mapping[str, Rows], now: datetime) ->
     return Verdict(False, told, severe=model.kind is Kind.FORECAST, facts=facts)
 
 
-def parameters_seen(model: Model, partitions: Mapping[str, Rows]) -> Verdict:
+def parameters_seen(model: Model, partitions: Sequence[Coverage]) -> Verdict:
     """A configured parameter that no live grid has is most likely a wrong name in the YAML."""
-    seen = Counter(row["variable"] for rows in partitions.values() for row in rows)
+    seen: Counter[str] = Counter()
+    for found in partitions:
+        seen.update(found.grids)
     never = [p.name for p in model.parameters if not seen[p.name]]
     if never and seen:
         return Verdict(

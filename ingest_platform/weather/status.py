@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.weather.checks import completeness_of
+from ingest_platform.catalog.model import Coverage
+from ingest_platform.weather.checks import Completeness, completeness_of
 from ingest_platform.weather.discover import Cursor
 from ingest_platform.weather.model import Model
 
@@ -25,26 +26,45 @@ class ModelStatus:
     last_errors: tuple[str, ...]
 
 
-def status_of(catalog: Catalog, model: Model, now: datetime) -> ModelStatus:
-    overview = catalog.overview(model.source_name)
-    listed_at = Cursor.parse(catalog.cursor(model.source_name)).listed_at
-    newest = max(
-        (row.partition for row in catalog.partitions(model.source_name) if row.state == "open"), default=None
-    )
-    live = None if newest is None else catalog.published(model.source_name, newest)
-    rows = () if live is None else live.artifacts
-    latest = max((row["valid_time"] - timedelta(seconds=row["lead_seconds"]) for row in rows), default=None)
-    whole = None if newest is None else completeness_of(model, newest, rows, now)
-    errors = [f"{row.key}: {row.error}" for row in (*overview.quarantined, *overview.waiting) if row.error]
+def status_of(
+    catalog: Catalog, model: Model, now: datetime, *, poll_interval: int | None = None
+) -> ModelStatus:
+    """`poll_interval`: seconds between two listings, if the settings say so; None: as the model has it."""
+    found = catalog.gauges(model.source_name)
+    if not found:
+        return ModelStatus(model.id, None, None, None, "", 0, 0, ())
+    (gauges,) = found
+    listed_at = Cursor.parse(gauges.cursor).listed_at
+    every = timedelta(seconds=poll_interval or model.poll_interval_seconds)
+    newest = _coverage(catalog, model, gauges.newest_open)
+    # While a new cycle has not published anything, the one before it is the newest that readers can open.
+    live = newest if newest and newest.newest else _coverage(catalog, model, gauges.newest_published)
     return ModelStatus(
         model=model.id,
-        last_success=overview.newest_commit,
-        lag_seconds=None if latest is None else (now - latest).total_seconds(),
-        next_poll=listed_at and listed_at + timedelta(seconds=model.poll_interval_seconds),
-        completeness=""
-        if whole is None
-        else f"{newest} {whole.live}/{whole.expected} ({whole.percent:.1f} %)",
-        waiting=overview.objects.get("pending", 0),
-        quarantined=overview.objects.get("quarantined", 0),
-        last_errors=tuple(errors[:ERRORS_SHOWN]),
+        last_success=gauges.newest_commit,
+        lag_seconds=(now - live.newest).total_seconds() if live and live.newest else None,
+        next_poll=listed_at and listed_at + every,
+        completeness="" if newest is None else _told(completeness_of(model, newest, now)),
+        waiting=gauges.pending,
+        quarantined=gauges.quarantined,
+        last_errors=_errors(catalog, model),
     )
+
+
+def _coverage(catalog: Catalog, model: Model, partition: str | None) -> Coverage | None:
+    """None: there is none, or it was purged in between."""
+    if partition is None:
+        return None
+    return next(iter(catalog.coverage(model.source_name, partition=partition)), None)
+
+
+def _told(whole: Completeness) -> str:
+    return f"{whole.partition} {whole.live}/{whole.expected} ({whole.percent:.1f} %)"
+
+
+def _errors(catalog: Catalog, model: Model) -> tuple[str, ...]:
+    rows = (
+        *catalog.quarantined(model.source_name, limit=ERRORS_SHOWN),
+        *catalog.retrying(model.source_name, limit=ERRORS_SHOWN),
+    )
+    return tuple(f"{row.key}: {row.error}" for row in rows if row.error)[:ERRORS_SHOWN]

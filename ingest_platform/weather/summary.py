@@ -5,8 +5,8 @@ Plain values; `defs.py` turns them into Dagster's metadata, `cli.py` into lines.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,17 +14,20 @@ import icechunk
 import numpy as np
 
 from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.catalog.model import Coverage, Snapshot
 from ingest_platform.storage.store import Store
 from ingest_platform.weather import checks, goes
-from ingest_platform.weather.checks import Rows, Verdict, completeness_of
+from ingest_platform.weather.checks import Verdict, completeness_of
 from ingest_platform.weather.ingest import Report
 from ingest_platform.weather.model import Kind, Model
 from ingest_platform.weather.picture import picture
 
+Rows = Sequence[Mapping[str, Any]]  # artifact joined with weather_grid, as Catalog.published gives them
+
 
 def metadata(report: Report, rows: Rows, now: datetime) -> dict[str, Any]:
     """Counts, bytes, rate, completeness, table and picture of one materialization."""
-    whole = completeness_of(report.model, report.partition, rows, now)
+    whole = completeness_of(report.model, counted(report.model, report.partition, rows), now)
     shown = pictures(report)
     facts: dict[str, Any] = {
         # Dagster keeps this order: first what one looks at, then numbers, last what hides behind a click.
@@ -48,6 +51,24 @@ def metadata(report: Report, rows: Rows, now: datetime) -> dict[str, Any]:
     if report.errors:
         facts["errors"] = report.errors[:20]
     return facts | shown
+
+
+def counted(model: Model, partition: str, rows: Rows) -> Coverage:
+    """What Catalog.coverage says of this partition, from rows that were read anyway."""
+    times = defaultdict(set)
+    for row in rows:
+        times[row["variable"]].add(row["valid_time"])
+    return Coverage(
+        partition=partition,
+        event_end=model.partition_end(partition),
+        snapshot=None,
+        leads=Counter(row["lead_seconds"] for row in rows),
+        grids=Counter(row["variable"] for row in rows),
+        times={variable: len(found) for variable, found in times.items()},
+        newest=max(
+            (row["valid_time"] - timedelta(seconds=row["lead_seconds"]) for row in rows), default=None
+        ),
+    )
 
 
 def table(model: Model, rows: Rows) -> list[dict[str, str]]:
@@ -88,42 +109,40 @@ def pictures(report: Report) -> dict[str, str]:
     return {"picture": drawn.thumbnail_markdown, "picture_full": drawn.full_markdown}
 
 
-def _newest(catalog: Catalog, model: Model) -> datetime | None:
-    """Cycle, scan start or valid time of the newest live grid, however old: silence must not look new."""
-    named = [row.partition for row in catalog.partitions(model.source_name) if row.snapshot]
-    live = catalog.published(model.source_name, max(named)) if named else None
-    rows = live.artifacts if live else ()
-    return max((row["valid_time"] - timedelta(seconds=row["lead_seconds"]) for row in rows), default=None)
-
-
 def verdicts(catalog: Catalog, store: Store, model: Model, now: datetime) -> Mapping[str, Verdict]:
     """Every check of one model, over the partitions that retention keeps."""
-    since = now - timedelta(hours=model.retention_hours)
-    kept = [
-        row for row in catalog.partitions(model.source_name) if row.state == "open" and row.event_end >= since
-    ]
-    keys = [row.partition for row in kept]
-    live = {
-        key: snapshot for key in keys if (snapshot := catalog.published(model.source_name, key)) is not None
-    }
-    rows: dict[str, Rows] = {key: live[key].artifacts if key in live else () for key in keys}
-    newest = _newest(catalog, model)
+    kept = catalog.coverage(model.source_name, since=now - timedelta(hours=model.retention_hours))
     answers = {
-        "completeness": checks.completeness(model, rows, now),
-        "parameters_seen": checks.parameters_seen(model, rows),
-        "source_stale": checks.source_stale(model, newest, now),
+        "completeness": checks.completeness(model, kept, now),
+        "parameters_seen": checks.parameters_seen(model, kept),
+        "source_stale": checks.source_stale(model, _newest(catalog, model), now),
     }
-    if not live:
+    live = _newest_live(catalog, model, kept)
+    if live is None:
         nothing = Verdict(True, "nothing is published yet", severe=False)
         return answers | {"value_range": nothing, "catalog_store": nothing}
     try:
-        samples = checks.read_back(store, live[max(live)])
+        samples = checks.read_back(store, live)
     except icechunk.IcechunkError as error:
         lost = Verdict(
-            False, f"{max(live)}: the store does not give what the ledger names ({error}). Run reconcile."
+            False,
+            f"{live.partition}: the store does not give what the ledger names ({error}). Run reconcile.",
         )
         return answers | {"value_range": lost, "catalog_store": lost}
     return answers | {
         "value_range": checks.value_range(model, samples),
         "catalog_store": checks.catalog_store(samples),
     }
+
+
+def _newest(catalog: Catalog, model: Model) -> datetime | None:
+    """Cycle, scan start or valid time of the newest live grid, however old: silence must not look new."""
+    named = [gauges.newest_published for gauges in catalog.gauges(model.source_name)]
+    found = [c for key in named if key for c in catalog.coverage(model.source_name, partition=key)]
+    return found[0].newest if found else None
+
+
+def _newest_live(catalog: Catalog, model: Model, kept: Sequence[Coverage]) -> Snapshot | None:
+    """None: nothing is published, or it was purged since it was counted."""
+    named = [found.partition for found in kept if found.snapshot]
+    return catalog.published(model.source_name, named[-1]) if named else None

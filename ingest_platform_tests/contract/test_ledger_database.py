@@ -21,8 +21,7 @@ import ingest_platform.catalog
 from ingest_platform.catalog import engine as database
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Published
-from ingest_platform.catalog.rows import has_due_rows
-from ingest_platform.catalog.tables import UtcTime, metadata, partition, weather_grid
+from ingest_platform.catalog.tables import metadata, weather_grid
 from ingest_platform.errors import PermanentError
 from ingest_platform_tests.contract.ledger_world import (
     CYCLE,
@@ -34,15 +33,6 @@ from ingest_platform_tests.contract.ledger_world import (
     grid,
     sighting,
 )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without a table."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'new.db'}"
-    url: str = request.getfixturevalue("fresh_database")
-    return url
 
 
 def test_the_migrated_schema_is_the_one_the_code_is_written_for(ledger_url: str) -> None:
@@ -304,7 +294,13 @@ def test_a_ledger_that_cannot_be_read_is_an_error_not_an_empty_answer(empty_data
         lambda: catalog.expirable(SOURCE, cutoff=MIDNIGHT, keep_latest=0),
         lambda: catalog.expire(SOURCE, cutoff=MIDNIGHT, keep_latest=0, owner="p"),
         lambda: catalog.admit(SOURCE, CYCLE, MIDNIGHT),
+        lambda: catalog.requeue(SOURCE),
+        lambda: catalog.unpin(SOURCE),
         lambda: catalog.forget(SOURCE),
+        lambda: catalog.gauges(),
+        lambda: catalog.quarantined(SOURCE),
+        lambda: catalog.retrying(SOURCE),
+        lambda: catalog.coverage(SOURCE),
         lambda: catalog.published(SOURCE, CYCLE),
         lambda: catalog.partition_state(SOURCE, CYCLE),
         lambda: catalog.has_due(SOURCE, CYCLE),
@@ -379,18 +375,3 @@ def test_a_thousand_sightings_and_a_commit_of_86_grids_are_quick(ledger: World) 
     assert first - began < 1
     assert again - first < 0.5
     assert committed - claimed < 0.25
-
-
-def test_looking_for_work_reads_the_pending_rows_only(tmp_path: Path) -> None:
-    """Else each tick would walk through all that was ever ingested: 165 ms at a million rows, on SQLite."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    Catalog.open(url).close()
-    engine = create_engine(url)
-    query = select(partition.c.key).where(has_due_rows(MIDNIGHT)).compile(engine)
-
-    with engine.connect() as connection:
-        moment = UtcTime().process_bind_param(MIDNIGHT, engine.dialect)
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", (moment,)).all()
-
-    engine.dispose()
-    assert "ix_source_object_due (partition_id=? AND next_attempt_at<?)" in str(plan)

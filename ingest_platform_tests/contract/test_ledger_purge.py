@@ -235,6 +235,20 @@ def test_admit_is_the_way_back_and_pins(ledger: World) -> None:
     assert expire(ledger, cutoff=end_of(CYCLE) + LONG_AFTER) == ()
 
 
+def test_unpin_hands_a_backfill_back_to_retention(ledger: World) -> None:
+    """Else what a person brought back once would be kept for ever."""
+    first, second = cycles(2)
+    for key in (first, second):
+        ledger.catalog.admit(SOURCE, key, end_of(key))
+        ledger.ingested(sighting(f"{key}/f000", partition=key), partition=key)
+
+    one, again, rest = (ledger.catalog.unpin(SOURCE, key) for key in (first, first, None))
+
+    assert (one, again, rest) == (1, 0, 1)
+    taken = expire(ledger, cutoff=end_of(second) + MOMENT)
+    assert [p.partition for p in taken] == [first, second]
+
+
 def test_admit_opens_what_was_forgotten(ledger: World) -> None:
     """Else the horizon could never be crossed, even by a person's word."""
     ledger.ingested(sighting("f000"))

@@ -192,7 +192,8 @@ def test_run_key_by_request(ledger: World) -> None:
         keys += [r.run_key for r in ledger.catalog.request(SOURCE)]
         ledger.clock.advance(LEASE * 10)
 
-    assert keys == [f"{CYCLE}:1", f"{CYCLE}:2", f"{CYCLE}:3"]
+    assert len(set(keys)) == 3
+    assert all(key.startswith(f"{CYCLE}:") for key in keys)
 
 
 def test_attempts_at_claim_then_alone(ledger: World) -> None:

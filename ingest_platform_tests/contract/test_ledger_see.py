@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from ingest_platform.catalog.model import Failed, Request
+from ingest_platform.catalog.model import Failed
 from ingest_platform_tests.contract.ledger_world import (
     CYCLE,
     HOLD_OFF,
@@ -146,22 +146,38 @@ def test_request_names_the_newest_partitions_first_and_no_more_than_asked(ledger
     old, middle, new = cycles(3)
     ledger.seen(*(sighting(f"{key}/f000", partition=key) for key in (middle, old, new)))
 
-    assert ledger.catalog.request(SOURCE, limit=2) == [Request(new, 1), Request(middle, 1)]
-    assert ledger.catalog.request(SOURCE, limit=2) == [Request(old, 1)]
+    assert asked(ledger, limit=2) == [(new, 1), (middle, 1)]
+    assert asked(ledger, limit=2) == [(old, 1)]
 
 
 def test_a_request_is_repeated_under_a_new_number_once_the_hold_off_is_over(ledger: World) -> None:
     """Else a run that died before its claim would leave a used run key: never started again."""
     ledger.seen()
-    first = ledger.catalog.request(SOURCE, hold_off=HOLD_OFF)
+    first = asked(ledger)
 
-    too_soon = ledger.catalog.request(SOURCE, hold_off=HOLD_OFF)
+    too_soon = asked(ledger)
     ledger.clock.advance(HOLD_OFF)
-    again = ledger.catalog.request(SOURCE, hold_off=HOLD_OFF)
+    again = asked(ledger)
 
-    assert [r.run_key for r in first] == [f"{CYCLE}:1"]
+    assert first == [(CYCLE, 1)]
     assert too_soon == []
-    assert [r.run_key for r in again] == [f"{CYCLE}:2"]
+    assert again == [(CYCLE, 2)]
+
+
+def test_a_partition_that_was_forgotten_and_came_back_has_new_run_keys(ledger: World) -> None:
+    """Else the orchestrator, which forgets no key, never starts a run for what a backfill brought back."""
+    ledger.seen()
+    (before,) = ledger.catalog.request(SOURCE)
+    for purge in ledger.catalog.expire(SOURCE, cutoff=end_of(CYCLE) + LEASE, keep_latest=0, owner="purge"):
+        ledger.catalog.erase(purge)
+    assert ledger.catalog.forget(SOURCE) == 1
+
+    ledger.catalog.admit(SOURCE, CYCLE, end_of(CYCLE))
+    ledger.seen()
+    (after,) = ledger.catalog.request(SOURCE)
+
+    assert (before.partition, before.number) == (after.partition, after.number)
+    assert before.run_key != after.run_key
 
 
 def test_no_request_while_a_worker_holds_the_partition(ledger: World) -> None:
@@ -172,10 +188,10 @@ def test_no_request_while_a_worker_holds_the_partition(ledger: World) -> None:
 
     held = ledger.catalog.request(SOURCE)
     ledger.clock.advance(LEASE)
-    expired = ledger.catalog.request(SOURCE)
+    expired = asked(ledger)
 
     assert held == []
-    assert expired == [Request(CYCLE, 1)]
+    assert expired == [(CYCLE, 1)]
 
 
 def test_no_request_for_what_is_done_waiting_or_gone(ledger: World) -> None:
@@ -194,4 +210,10 @@ def test_no_request_for_what_is_done_waiting_or_gone(ledger: World) -> None:
     ledger.clock.advance(LONG_AFTER)
     purging = ledger.catalog.request(SOURCE)
 
-    assert (done, waiting, due, purging) == ([], [], [Request(CYCLE, 1)], [])
+    assert (done, waiting, [r.partition for r in due], purging) == ([], [], [CYCLE], [])
+
+
+def asked(ledger: World, limit: int = 20) -> list[tuple[str, int]]:
+    """What a sensor would start runs for, with the request's number."""
+    requests = ledger.catalog.request(SOURCE, limit=limit, hold_off=HOLD_OFF)
+    return [(request.partition, request.number) for request in requests]

@@ -127,7 +127,7 @@ def test_killed_in_request_the_next_one_has_another_number(ledger: World) -> Non
     ledger.clock.advance(LEASE)
 
     assert too_soon == []
-    assert [r.run_key for r in ledger.catalog.request(SOURCE)] == [f"{CYCLE}:2"]
+    assert [r.number for r in ledger.catalog.request(SOURCE)] == [2]
 
 
 @pytest.mark.case(21)

@@ -1,7 +1,7 @@
-"""The checks' verdicts, from rows as the ledger gives them."""
+"""The checks' verdicts, from counts as the ledger gives them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest_platform.catalog.model import Coverage
 from ingest_platform.weather.checks import (
     ReadBack,
     catalog_store,
@@ -26,23 +27,31 @@ GFS_LEADS = GFS.expected_leads(datetime(2026, 11, 20, 6, tzinfo=UTC))
 MIDDAY = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
-type Row = Mapping[str, Any]
 
-
-def leads(hours: Sequence[int]) -> list[Row]:
-    """One grid of each lead."""
-    return [{"variable": "temperature_2m", "lead_seconds": 3600 * h} for h in hours]
-
-
-def scans(variable: str, minutes: Sequence[int]) -> list[Row]:
-    return [{"variable": variable, "lead_seconds": 0, "valid_time": MIDDAY + m * MINUTE} for m in minutes]
+def found(
+    partition: str = "2026-11-20T06",
+    *,
+    leads: Iterable[int] = (),
+    times: Mapping[str, int] | None = None,
+    variables: Iterable[str] = (),
+) -> Coverage:
+    """What the ledger counts: lead hours, observations by variable, or only variables."""
+    return Coverage(
+        partition=partition,
+        event_end=MIDDAY,
+        snapshot="s1",
+        leads={3600 * hour: 1 for hour in leads},
+        grids=times or dict.fromkeys(variables, 1),
+        times=times or {},
+        newest=None,
+    )
 
 
 @pytest.mark.case(4)
 @pytest.mark.parametrize(("cycle", "expected", "percent"), [("05", 19, 100.0), ("06", 49, 38.8)])
 def test_hrrr_is_whole_at_19_leads_or_at_49_by_its_cycle(cycle: str, expected: int, percent: float) -> None:
     """Else a third of a long cycle passes for whole, or every short one is red for ever."""
-    state = completeness_of(HRRR, f"2026-11-20T{cycle}", leads(range(19)), MIDDAY)
+    state = completeness_of(HRRR, found(f"2026-11-20T{cycle}", leads=range(19)), MIDDAY)
 
     assert (state.live, state.expected) == (19, expected)
     assert round(state.percent, 1) == percent
@@ -51,11 +60,11 @@ def test_hrrr_is_whole_at_19_leads_or_at_49_by_its_cycle(cycle: str, expected: i
 @pytest.mark.case(12)
 def test_a_gap_is_named_after_the_deadline_and_only_then() -> None:
     """An operator who is told before is told nothing; who is not told what is missing has to search."""
-    rows = {"2026-11-20T06": leads([h for h in GFS_LEADS if h != 7])}
+    cycle = [found(leads=(h for h in GFS_LEADS if h != 7))]
     deadline = datetime(2026, 11, 20, 6, tzinfo=UTC) + GFS.complete_after_minutes * MINUTE
 
-    before = completeness(GFS, rows, deadline)
-    after = completeness(GFS, rows, deadline + MINUTE)
+    before = completeness(GFS, cycle, deadline)
+    after = completeness(GFS, cycle, deadline + MINUTE)
 
     assert before.passed
     assert not after.passed
@@ -66,17 +75,15 @@ def test_a_gap_is_named_after_the_deadline_and_only_then() -> None:
 @pytest.mark.case(12)
 def test_a_gap_that_closes_heals_the_check() -> None:
     """A late lead needs no hand: the next verdict is green."""
-    rows = {"2026-11-20T06": leads(GFS_LEADS)}
-
-    assert completeness(GFS, rows, MIDDAY + 20 * HOUR).passed
+    assert completeness(GFS, [found(leads=GFS_LEADS)], MIDDAY + 20 * HOUR).passed
 
 
 @given(st.sets(st.sampled_from(GFS_LEADS), min_size=1))
 def test_exactly_the_missing_leads_are_named(gone: set[int]) -> None:
     """One too many sends people after what is there, one too few hides a hole in a forecast."""
-    rows = leads([h for h in GFS_LEADS if h not in gone])
+    cycle = found(leads=(h for h in GFS_LEADS if h not in gone))
 
-    state = completeness_of(GFS, "2026-11-20T06", rows, MIDDAY + 20 * HOUR)
+    state = completeness_of(GFS, cycle, MIDDAY + 20 * HOUR)
 
     assert state.missing == tuple(sorted(gone))
     assert state.live + len(gone) == state.expected == len(GFS_LEADS)
@@ -84,19 +91,16 @@ def test_exactly_the_missing_leads_are_named(gone: set[int]) -> None:
 
 def test_a_partition_without_any_grid_is_missing_everything() -> None:
     """Nothing published must not divide by nothing, nor look whole."""
-    state = completeness_of(GFS, "2026-11-20T06", (), MIDDAY + 20 * HOUR)
+    state = completeness_of(GFS, found(), MIDDAY + 20 * HOUR)
 
     assert (state.live, state.percent, state.overdue) == (0, 0.0, True)
 
 
 def test_an_hour_of_radar_with_a_scan_less_is_a_remark() -> None:
     """Radar drops a scan on most days: an alarm for each would teach people to look away."""
-    rows = [
-        *scans("reflectivity_composite", range(0, 60, 2)),
-        *scans("precipitation_rate", range(0, 58, 2)),
-    ]
+    hour = found("2026-11-20T12", times={"reflectivity_composite": 30, "precipitation_rate": 29})
 
-    verdict = completeness(MRMS, {"2026-11-20T12": rows}, MIDDAY + 6 * HOUR)
+    verdict = completeness(MRMS, [hour], MIDDAY + 6 * HOUR)
 
     assert (verdict.passed, verdict.severe) == (False, False)
     assert "['precipitation_rate'] missing" in verdict.message
@@ -106,9 +110,9 @@ def test_an_hour_of_radar_with_a_scan_less_is_a_remark() -> None:
 @pytest.mark.case(16)
 def test_a_configured_parameter_that_no_grid_has_is_a_warning() -> None:
     """PRMSL does not exist in HRRR: whoever configures it must hear so, while all else goes on."""
-    rows = [{"variable": p.name} for p in HRRR.parameters[1:]]
+    cycle = found(variables=(p.name for p in HRRR.parameters[1:]))
 
-    verdict = parameters_seen(HRRR, {"2026-11-20T06": rows})
+    verdict = parameters_seen(HRRR, [cycle])
 
     assert (verdict.passed, verdict.severe) == (False, False)
     assert f"configured but never seen: {HRRR.parameters[0].name}" in verdict.message
@@ -118,14 +122,14 @@ def test_a_configured_parameter_that_no_grid_has_is_a_warning() -> None:
 @pytest.mark.case(16)
 def test_a_parameter_seen_in_any_partition_is_seen() -> None:
     """Accumulations are absent at lead 0: a cycle that has just begun is no wrong configuration."""
-    early = [{"variable": p.name} for p in HRRR.parameters if not p.not_at_lead_zero]
-    whole = [{"variable": p.name} for p in HRRR.parameters]
+    whole = found("2026-11-20T05", variables=(p.name for p in HRRR.parameters))
+    early = found(variables=(p.name for p in HRRR.parameters if not p.not_at_lead_zero))
 
-    assert parameters_seen(HRRR, {"2026-11-20T06": early, "2026-11-20T05": whole}).passed
+    assert parameters_seen(HRRR, [whole, early]).passed
 
 
-@pytest.mark.parametrize("partitions", [{}, {"2026-11-20T06": ()}])
-def test_before_the_first_grid_no_parameter_is_missed(partitions: Mapping[str, Sequence[Row]]) -> None:
+@pytest.mark.parametrize("partitions", [[], [found()]])
+def test_before_the_first_grid_no_parameter_is_missed(partitions: Sequence[Coverage]) -> None:
     """A new installation must not begin with warnings about its configuration."""
     assert parameters_seen(HRRR, partitions).passed
 
