@@ -51,6 +51,15 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Tree:
+    """What lies below a uri."""
+
+    objects: int
+    size_bytes: int
+    newest: datetime  # when the last of them was written
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """The store at `url`. Open it with `open_store`. Safe to share between threads."""
 
@@ -117,16 +126,29 @@ class Store:
         else:
             yield from self._prefixes("", URI_DEPTH)
 
-    def newest(self, uri: str) -> datetime | None:
-        """When the last object below `uri` was written; None if there is nothing. Reconcile's age guard."""
+    def weigh(self, uri: str) -> Tree | None:
+        """What lies below `uri`; None if there is no object. Tells reconcile an orphan's age and size."""
         _check(uri, self.url)
-        if self.folder is not None:
-            with self._speaking(f"list {uri}"):
-                files = [path.lstat().st_mtime for path in (self.folder / uri).rglob("*")]
-            return datetime.fromtimestamp(max(files), UTC) if files else None
         with self._speaking(f"list {uri}"):
-            pages = obstore.list(self._open(), uri, chunk_size=DELETE_BATCH)
-            return max((meta["last_modified"] for page in pages for meta in page), default=None)
+            objects = list(self._objects_below(uri))
+        if not objects:
+            return None
+        sizes, dates = zip(*objects, strict=True)
+        return Tree(len(sizes), sum(sizes), max(dates))
+
+    def _objects_below(self, uri: str) -> Iterator[tuple[int, datetime]]:
+        """Size and date of each object. Not folders': a deletion that died would have made them young."""
+        if self.folder is None:
+            for page in obstore.list(self._open(), uri, chunk_size=DELETE_BATCH):
+                yield from ((meta["size"], meta["last_modified"]) for meta in page)
+            return
+        # Not through obstore: its listing hides the `name#1` files that a killed writer leaves.
+        for parent, _, names in os.walk(self.folder / uri, onerror=_unless_gone):
+            for name in names:
+                # A purge may delete it between the listing and this look.
+                with suppress(FileNotFoundError):
+                    seen = Path(parent, name).lstat()
+                    yield seen.st_size, datetime.fromtimestamp(seen.st_mtime, UTC)
 
     def delete_tree(self, uri: str, at: Callable[[str], None] = lambda _: None) -> None:
         """Delete everything below `uri`; nothing there is done, too. `at("delete")` after each step.
@@ -280,6 +302,8 @@ def _open_s3(
 def _is_refusal(error: Exception) -> bool:
     if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
         return True
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return True
     # A refused listing, or a refusal inside the answer to DeleteObjects, is generic: only its text tells.
     return re.search(r"code: (401|403|AccessDenied)\b", str(error)) is not None
 
@@ -304,6 +328,12 @@ def _check(path: str, url: str) -> str:
 def _check_uri(uri: str, url: str) -> None:
     if _check(uri, url).count("/") != URI_DEPTH - 1:
         raise PermanentError(f"{url}: {uri!r} is no uri, source/partition/name. Nothing was deleted.")
+
+
+def _unless_gone(error: OSError) -> None:
+    """For os.walk, which else takes a folder that it may not read for an empty one."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _folders(parent: Path, depth: int) -> Iterator[str]:
