@@ -49,6 +49,8 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     "INGEST_REDIS_URL": ("none", "redis://host:port/db"),
     "INGEST_WEAVIATE_URL": ("none", "http://host:port"),
     "INGEST_WEAVIATE_GRPC_PORT": ("50051", "Port of the same host for bulk requests and queries"),
+    "INGEST_ALERT_WEBHOOK": ("none: no alerts", "URL that failures are posted to as JSON; a secret"),
+    "INGEST_DAGSTER_URL": ("http://127.0.0.1:3000", "Dagster's pages, for links in alerts and on pages"),
 }
 
 
@@ -73,6 +75,8 @@ class Settings:
     redis_url: str | None = field(repr=False)
     weaviate_url: str | None
     weaviate_grpc_port: int
+    alert_webhook: str | None = field(repr=False)  # its path is the password
+    dagster_url: str  # without a slash at its end
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
@@ -98,7 +102,23 @@ class Settings:
             redis_url=given.get("INGEST_REDIS_URL"),
             weaviate_url=given.get("INGEST_WEAVIATE_URL"),
             weaviate_grpc_port=int(given.get("INGEST_WEAVIATE_GRPC_PORT", "50051")),
+            alert_webhook=given.get("INGEST_ALERT_WEBHOOK"),
+            dagster_url=given.get("INGEST_DAGSTER_URL", "http://127.0.0.1:3000").rstrip("/"),
         )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not leave the house, in no error's text either."""
+        urls = [url for url in (self.catalog_url, self.redis_url) if url is not None]
+        passwords = [urlsplit(url).password for url in urls]
+        keys = [keys for keys in (self.source_credentials, self.store_credentials) if keys is not None]
+        held = [
+            self.alert_webhook,
+            *passwords,
+            *(k.secret_access_key for k in keys),
+            *(k.session_token for k in keys),
+        ]
+        return tuple(secret for secret in held if secret)
 
 
 # Name → smallest whole number that makes sense.
@@ -110,6 +130,8 @@ _SCHEMES = {
     "AWS_ENDPOINT_URL": ("http", "https"),
     "INGEST_REDIS_URL": ("redis", "rediss", "unix"),
     "INGEST_WEAVIATE_URL": ("http", "https"),
+    "INGEST_ALERT_WEBHOOK": ("http", "https"),
+    "INGEST_DAGSTER_URL": ("http", "https"),
 }
 
 
@@ -122,15 +144,24 @@ def _require_sense(given: Mapping[str, str]) -> None:
     # The value of a URL is not repeated: it may hold a password.
     mistakes += [
         f"{name}: expected a URL that begins with {', '.join(f'{s}:' for s in schemes)},"
-        f" found {urlsplit(given[name]).scheme!r}"
+        f" found {_scheme(given[name])!r}"
         for name, schemes in _SCHEMES.items()
-        if name in given and urlsplit(given[name]).scheme not in schemes
+        if name in given and _scheme(given[name]) not in schemes
     ]
     key, secret = "INGEST_SOURCE_ACCESS_KEY_ID", "INGEST_SOURCE_SECRET_ACCESS_KEY"
     if (key in given) != (secret in given):
         mistakes.append(f"{key} and {secret}: set both or none")
+    if "@" in given.get("INGEST_ALERT_WEBHOOK", "").partition("://")[2].partition("/")[0]:
+        mistakes.append("INGEST_ALERT_WEBHOOK: a user before @ is not sent; expected a secret in the path")
     if mistakes:
         raise BadSetting("; ".join(mistakes) + ". Nothing was started: correct the environment.")
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:  # a bracket without its partner
+        return ""
 
 
 def _source_credentials(given: Mapping[str, str]) -> Credentials | None:

@@ -69,9 +69,9 @@ def dagster_dev(place: Place) -> Iterator[RunningDagster]:
 
 
 @contextmanager
-def dagster_daemon(place: Place) -> Iterator[RunningDagster]:
-    """The daemon alone, with the workspace that the repository ships."""
-    with _running(place, [str(BIN / "dagster-daemon"), "run", "-w", "workspace.yaml"]) as log:
+def dagster_daemon(place: Place, workspace: str = "workspace.yaml") -> Iterator[RunningDagster]:
+    """The daemon alone, by default with the workspace that the repository ships."""
+    with _running(place, [str(BIN / "dagster-daemon"), "run", "-w", workspace]) as log:
         yield RunningDagster(place, "", log)
 
 

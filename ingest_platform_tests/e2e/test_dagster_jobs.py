@@ -98,6 +98,19 @@ def test_every_model_has_a_pool_of_its_own() -> None:
     assert pools == {model: f"weather_{model}" for model in MODELS}
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_an_ingest_runs_no_checks_and_the_check_job_runs_them_all(model: str) -> None:
+    """With each radar batch they would read back a sample of the grids, every two minutes."""
+    everything = dg.Definitions.merge(definitions({}), dg.Definitions(resources=resources()))
+
+    steps = {
+        job: {node.name for node in everything.resolve_job_def(f"{job}_{model}").graph.nodes}
+        for job in ("ingest", "check")
+    }
+
+    assert steps == {"ingest": {f"weather__{model}__grids"}, "check": {f"{model}_checks"}}
+
+
 def test_a_permanent_error_ends_the_run_with_our_words_and_no_retry(platform: Platform) -> None:
     """A retried permanent error is a storm; one without our words costs an operator the evening."""
     marker = platform.place.home / "data" / "ledger-id"

@@ -1,5 +1,6 @@
 """A tick asks for what is due, once; what it could not find out it says by failing, and marks nothing."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from sqlalchemy import ColumnElement, literal
 from sqlalchemy.exc import OperationalError
 
 from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.catalog.model import Sighting
 from ingest_platform.catalog.tables import UtcTime
 from ingest_platform.errors import SourceUnavailable
 from ingest_platform.storage.store import store_of
@@ -26,6 +28,7 @@ class Ticking:
 
     place: Place
     at: datetime = field(default_factory=recently)
+    reason: str = ""  # why the last tick asked for nothing
 
     def __post_init__(self) -> None:
         self.catalog = Catalog.open(self.place.settings.catalog_url, now=self._clock)
@@ -43,7 +46,8 @@ class Ticking:
         match asked:
             case dg.SensorResult(run_requests=[*requests]):
                 return [(request.run_key, request.partition_key) for request in requests]
-            case dg.SkipReason():
+            case dg.SkipReason(skip_message=reason):
+                self.reason = reason or ""
                 return []
         raise AssertionError(f"a tick answers with requests or a reason, not with {asked!r}")
 
@@ -88,6 +92,41 @@ def test_what_was_ingested_is_not_asked_for_again(ticking: Ticking) -> None:
     ticking.at += HOLD_OFF + timedelta(seconds=1)
 
     assert ticking.tick() == []
+
+
+def test_a_fresh_ledger_on_an_old_instance_is_worked_off(ticking: Ticking) -> None:
+    """Dagster never runs a key twice: the new ledger's first requests would be dropped without a word."""
+    [(old_key, partition)] = ticking.tick()
+    ticking.catalog.close()
+    (ticking.place.home / "catalog.db").unlink()
+    shutil.rmtree(ticking.place.home / "data")
+
+    fresh = Ticking(ticking.place)
+    [(new_key, again)] = fresh.tick()
+    fresh.catalog.close()
+
+    assert again == partition
+    assert new_key != old_key
+
+
+def test_what_dagster_has_no_partition_for_is_named(ticking: Ticking) -> None:
+    """Due work that no run takes must not pass for nothing due; and it must not stop what can run."""
+    old = ticking.at - timedelta(days=500)
+    model = ticking.place.models["mrms"]
+    partition = model.partition_key(old)
+    ticking.catalog.admit(model.source_name, partition, model.partition_end(partition))
+    seen = Sighting("b", "k", "e", 1, old, partition, model.partition_end(partition), "slot")
+    assert ticking.catalog.see(model.source_name, [seen]) == 1
+
+    [(_, asked)] = ticking.tick()
+    ticking.at += HOLD_OFF + timedelta(seconds=1)
+    assert asked is not None
+    assert ticking.catalog.claim(model.source_name, asked, owner="a run") is not None
+
+    assert asked != partition
+    assert ticking.tick() == []
+    assert partition in ticking.reason
+    assert "`ingest once` takes them" in ticking.reason
 
 
 def test_a_listing_that_fails_fails_the_tick(ticking: Ticking) -> None:

@@ -55,6 +55,9 @@ def test_model_names_may_have_spaces_around_the_commas() -> None:
         ),
         ("INGEST_CATALOG_URL", "mysql://h/d", "INGEST_CATALOG_URL: .* found 'mysql'"),
         ("INGEST_WEATHER_ENDPOINT", "s3://noaa", "INGEST_WEATHER_ENDPOINT: .* found 's3'"),
+        ("INGEST_ALERT_WEBHOOK", "hooks.example/x", "INGEST_ALERT_WEBHOOK: .* found ''"),
+        ("INGEST_ALERT_WEBHOOK", "http://[/x", "INGEST_ALERT_WEBHOOK: .* found ''"),
+        ("INGEST_ALERT_WEBHOOK", "https://user:pw@hooks.example/x", "INGEST_ALERT_WEBHOOK: a user before @"),
         ("INGEST_SOURCE_ACCESS_KEY_ID", "key", "INGEST_SOURCE_SECRET_ACCESS_KEY: set both or none"),
     ],
 )
@@ -86,12 +89,43 @@ def test_no_secret_is_shown() -> None:
             "AWS_ACCESS_KEY_ID": "store",
             "AWS_SECRET_ACCESS_KEY": secret,
             "AWS_SESSION_TOKEN": secret,
+            "INGEST_ALERT_WEBHOOK": f"https://hooks.example/{secret}",
         }
     )
 
     assert secret not in repr(settings)
     assert settings.store_credentials is not None
     assert settings.store_credentials.secret_access_key == secret
+    assert settings.alert_webhook == f"https://hooks.example/{secret}"
+
+
+def test_every_secret_can_be_taken_out_of_a_text() -> None:
+    """Else an alert repeats a library's error, and with it the password that the error quotes."""
+    settings = Settings.from_environment(
+        {
+            "INGEST_CATALOG_URL": "postgresql+psycopg2://ingest:of-ledger@db/ledger",
+            "INGEST_REDIS_URL": "redis://:of-redis@cache/0",
+            "INGEST_SOURCE_ACCESS_KEY_ID": "source",
+            "INGEST_SOURCE_SECRET_ACCESS_KEY": "of-source",
+            "AWS_ACCESS_KEY_ID": "store",
+            "AWS_SECRET_ACCESS_KEY": "of-store",
+            "AWS_SESSION_TOKEN": "of-session",
+            "INGEST_ALERT_WEBHOOK": "https://hooks.example/secret",
+        }
+    )
+
+    named = {"of-ledger", "of-redis", "of-source", "of-store", "of-session", "https://hooks.example/secret"}
+    assert set(settings.secrets) == named
+    assert Settings.from_environment({}).secrets == ()
+
+
+def test_links_do_not_get_a_double_slash() -> None:
+    """Else a base URL that was copied from the browser makes links that Dagster does not know."""
+    assert Settings.from_environment({}).dagster_url == "http://127.0.0.1:3000"
+    assert (
+        Settings.from_environment({"INGEST_DAGSTER_URL": "https://d.example/"}).dagster_url
+        == "https://d.example"
+    )
 
 
 def test_a_malformed_url_does_not_show_its_password() -> None:
