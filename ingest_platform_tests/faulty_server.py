@@ -93,13 +93,20 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Garble:
+    """As many bytes as there should be, one of them wrong."""
+
+    at: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Html:
     """200 and a web page, as a captive portal answers."""
 
     body: bytes = b"<html><body>Please log in</body></html>"
 
 
-Fault = Refuse | WholeBody | OtherRange | Short | Reset | Drip | Replace | Html
+Fault = Refuse | WholeBody | OtherRange | Short | Reset | Drip | Replace | Garble | Html
 Rule = Callable[[Request], Fault | None]
 
 
@@ -216,7 +223,9 @@ def _handler(state: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 time.sleep(state.think_seconds)
                 fault = state.rule(request)
                 if isinstance(fault, Replace):
-                    state.put(request.bucket, request.key, fault.body)
+                    # In the same second: only the ETag tells the two apart.
+                    at = state.buckets[request.bucket][request.key].last_modified
+                    state.put(request.bucket, request.key, fault.body, at)
                 self._respond(request, fault)
             finally:
                 state.leave()
@@ -274,6 +283,9 @@ def _handler(state: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 case Reset(at):
                     self.wfile.write(body[: int(len(body) * at)])
                     self._reset()
+                case Garble(at):
+                    wrong = int(len(body) * at)
+                    self.wfile.write(body[:wrong] + bytes([body[wrong] ^ 0xFF]) + body[wrong + 1 :])
                 case Drip(piece, seconds):
                     for at_byte in range(0, len(body), piece):
                         self.wfile.write(body[at_byte : at_byte + piece])
@@ -300,11 +312,25 @@ def _deletion(keys: list[str], undeletable: set[str]) -> bytes:
     return f"<DeleteResult>{''.join(parts)}</DeleteResult>".encode()
 
 
+def _folders(prefix: str, keys: list[str]) -> bytes:
+    """The answer to a listing with a delimiter: what lies directly below, as prefixes, on one page."""
+    below = dict.fromkeys(key[: key.find("/", len(prefix)) + 1] for key in keys if "/" in key[len(prefix) :])
+    folders = "".join(f"<CommonPrefixes><Prefix>{escape(key)}</Prefix></CommonPrefixes>" for key in below)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"<IsTruncated>false</IsTruncated>{folders}</ListBucketResult>"
+    ).encode()
+
+
 def _listing(bucket: dict[str, Stored], query: dict[str, str], page_keys: int) -> bytes:
     """A ListObjectsV2 answer; the continuation token is the last key of the page before."""
     prefix = query.get("prefix", "")
     after = query.get("continuation-token", query.get("start-after", ""))
-    keys = sorted(key for key in bucket if key.startswith(prefix) and key > after)
+    # list(): a test may put an object at this moment.
+    keys = sorted(key for key in list(bucket) if key.startswith(prefix) and key > after)
+    if "delimiter" in query:
+        return _folders(prefix, keys)
     page = keys[: min(page_keys, int(query.get("max-keys", page_keys)))]
     truncated = len(page) < len(keys)
     entries = "".join(

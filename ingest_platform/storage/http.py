@@ -7,7 +7,8 @@ shorter than announced, a broken connection and a stream that drips are SourceUn
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ REFUSAL_BYTES = 2000  # an S3 error document is about 300 bytes; the rest of a w
 
 
 class HttpTally:
-    """Answers by bucket and code ("206", "503", "error" where none came), until someone takes them."""
+    """Answers by bucket and code ("206", "503", "error" where none came), until the ledger has them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,11 +41,17 @@ class HttpTally:
         with self._lock:
             self._answers[bucket, code] += 1
 
-    def take(self) -> Mapping[tuple[str, str], int]:
-        """What came since the last call, and forget it: the caller moves it to the ledger's counters."""
+    @contextmanager
+    def taken(self) -> Iterator[Mapping[tuple[str, str], int]]:
+        """What came since the last time, for the block to move elsewhere; put back if it fails."""
         with self._lock:
-            taken, self._answers = self._answers, Counter()
-            return taken
+            answers, self._answers = self._answers, Counter()
+        try:
+            yield answers
+        except BaseException:
+            with self._lock:
+                self._answers += answers
+            raise
 
 
 @dataclass(frozen=True, slots=True)

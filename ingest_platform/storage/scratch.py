@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest_platform.errors import PermanentError
+from ingest_platform.errors import PermanentError, StoreUnavailable
 
 LOCK = ".owner"
 PREFIX = "scratch-"
@@ -37,17 +37,30 @@ class Scratch:
 
 @contextmanager
 def scratch_folder(root: Path, *, clock: Callable[[], float] = time.time) -> Iterator[Scratch]:
-    """A new private folder below `root`, removed at exit. Removes leftovers of dead owners first."""
-    root.mkdir(parents=True, exist_ok=True)
-    sweep(root, clock())
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-    lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    """A new private folder below `root`, removed at exit. Removes leftovers of dead owners first.
+
+    StoreUnavailable if there is no room for one.
+    """
+    folder, lock = _make(root, clock())
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield Scratch(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _make(root: Path, now: float) -> tuple[Path, int]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        sweep(root, now)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        return folder, os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"scratch folder {root}: no folder could be made in it: {error}. Nothing was read or written."
+            " Make room, or correct its rights."
+        ) from error
 
 
 def sweep(root: Path, now: float) -> tuple[Path, ...]:

@@ -5,6 +5,7 @@ The same functions serve Dagster's sensor and runs, `ingest once` for cron and `
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -15,22 +16,25 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy.exc import OperationalError
-
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.errors import IngestError, TransientError
+from ingest_platform.errors import IngestError, StoreUnavailable, TransientError
 from ingest_platform.settings import Settings
 from ingest_platform.storage.bucket import Bucket, open_bucket
+from ingest_platform.storage.http import HttpTally
 from ingest_platform.storage.patience import Patience
 from ingest_platform.storage.store import Store, store_of
 from ingest_platform.weather.discover import Cursor, Discovery, discover, partition_prefixes, sightings
-from ingest_platform.weather.ingest import Rails, Report, ingest_partition
+from ingest_platform.weather.ingest import LEDGER_AWAY, Rails, Report, count_answers, ingest_partition
 from ingest_platform.weather.model import Model
+
+log = logging.getLogger(__name__)
 
 # Dagster ends a sensor evaluation after 60 s; a listing that stops at 40 s leaves time to answer.
 LISTING_BUDGET_SECONDS = 40.0
 # With the listing's 40 s it stays below Dagster's 60 s; what takes longer is the ledger's to try again.
 REQUEST_BUDGET_SECONDS = 15.0
+# What another round may find mended.
+AWAY = (IngestError, OSError, *LEDGER_AWAY)
 # `ingest run` lists twenty times as often as the poll interval says: MRMS every 6 s, which with
 # half a second of work gives publish → visible in about 4 s at the median.
 FOLLOW_SPEED_UP = 20
@@ -54,14 +58,16 @@ def rails_over(
         store.verify(catalog.ledger_id)
     else:
         store.bind(catalog.ledger_id)
+    tally = HttpTally()
     return Rails(
         catalog=catalog,
         store=store,
-        open_bucket=_buckets(settings),
+        open_bucket=_buckets(settings, tally),
         scratch=Path(settings.home) / "scratch",
         parallel_downloads=settings.parallel_downloads,
         decode_threads=os.cpu_count() or 1,
         clock=clock or (lambda: datetime.now(UTC)),
+        tally=tally,
     )
 
 
@@ -76,15 +82,18 @@ def poll(rails: Rails, model: Model, *, every: timedelta | None = None) -> Disco
     if every is not None and not cursor.due(now, every):
         return None
     end = time.monotonic() + LISTING_BUDGET_SECONDS
-    found = discover(
-        model,
-        rails.open_bucket,
-        lambda seen: rails.catalog.see(model.source_name, seen),
-        now=now,
-        cursor=cursor,
-        budget=lambda: end - time.monotonic(),
-    )
-    rails.catalog.keep_cursor(model.source_name, found.cursor.text())
+    try:
+        found = discover(
+            model,
+            rails.open_bucket,
+            lambda seen: rails.catalog.see(model.source_name, seen),
+            now=now,
+            cursor=cursor,
+            budget=lambda: end - time.monotonic(),
+        )
+        rails.catalog.keep_cursor(model.source_name, found.cursor.text())
+    finally:
+        count_answers(rails)
     return found
 
 
@@ -98,28 +107,44 @@ def see_partition(rails: Rails, model: Model, partition: str) -> int:
     return pending
 
 
-def once(rails: Rails, models: Sequence[Model], *, owner: str) -> list[Report]:
-    """Discover and ingest everything that is due, fast feeds first. A failing model stops no other."""
-    reports = []
+def once(rails: Rails, models: Sequence[Model], *, owner: str) -> Iterator[Report]:
+    """Discover and ingest everything that is due, fast feeds first; a report a partition, as they end.
+
+    A failing model stops no other. Without pictures: a report that nobody draws shall not hold 16 MB.
+    """
     for model in sorted(models, key=lambda m: m.cadence_minutes):
         try:
             while (found := poll(rails, model)) is not None and not found.complete:
                 continue
-            reports += work_off(rails, model, owner=owner)
+            for report in work_off(rails, model, owner=owner):
+                report.headline = None
+                yield report
         except IngestError as error:
-            reports.append(Report(model, "", errors=[f"{model.id}: {error}"]))
-    return reports
+            yield _told(model, error)
 
 
-def work_off(rails: Rails, model: Model, *, owner: str) -> list[Report]:
-    """Ingest every partition with due work and no other worker, newest first."""
-    reports = []
+def work_off(
+    rails: Rails,
+    model: Model,
+    *,
+    owner: str,
+    stop: Callable[[], bool] = lambda: False,
+    pause: Callable[[], bool] = lambda: False,
+) -> Iterator[Report]:
+    """Ingest every partition with due work and no other worker, newest first; a report each.
+
+    StoreUnavailable ends it: the next partition would only wait for the same store. `stop` and `pause` as in
+    ingest_partition.
+    """
     for partition in rails.catalog.due_partitions(model.source_name):
         try:
-            reports.append(ingest_partition(rails, model, partition, owner=owner))
+            yield ingest_partition(rails, model, partition, owner=owner, stop=stop, pause=pause)
+        except StoreUnavailable:
+            raise
         except TransientError as error:
-            reports.append(Report(model, partition, errors=[str(error)]))
-    return reports
+            yield Report(model, partition, errors=[str(error)])
+        if stop() or pause():
+            return
 
 
 def follow(
@@ -133,6 +158,9 @@ def follow(
 ) -> None:
     """Poll and ingest until `stop` is set, one thread a model, so that a GFS cycle never delays radar.
 
+    When a listing is due, what is being worked off waits after its batch: the newest comes first. When `stop`
+    is set, the objects that were begun are published and the leases handed back: seconds. A source, store or
+    ledger that is away is told to `report` and waited for; an IngestError that `report` raises is logged.
     What is not foreseen in one thread stops them all and is raised: a supervisor's restart is better than a
     feed that is silent for ever.
     """
@@ -163,18 +191,39 @@ def _follow_one(
     report: Callable[[Report], None],
 ) -> None:
     while not stop.is_set():
-        try:
-            poll(rails, model)
-            results = work_off(rails, model, owner=owner)
-        # A refusal that an operator mends, or a database that restarts, must not end the feed for good.
-        except (IngestError, OperationalError) as error:
-            results = [Report(model, "", errors=[f"{model.id}: {error}"])]
-        for result in results:
-            report(result)
-        stop.wait(interval_seconds)
+        next_listing = time.monotonic() + interval_seconds
+        for made in _round(rails, model, owner, stop, until=next_listing):
+            try:
+                report(made)
+            # Its reader is away; the data is published all the same.
+            except IngestError as error:
+                log.warning("a report was not taken", extra={"model": model.id, "why": str(error)})
+        stop.wait(next_listing - time.monotonic())
 
 
-def _buckets(settings: Settings) -> Callable[[str], Bucket]:
+def _round(
+    rails: Rails, model: Model, owner: str, stop: threading.Event, *, until: float
+) -> Iterator[Report]:
+    """One listing, then what is due until the next one. A refusal that an operator mends, a full disk or a
+    database that restarts must not end the feed for good; nor must a listing that fails delay what is known.
+    """
+    try:
+        poll(rails, model)
+    except AWAY as error:
+        yield _told(model, error)
+    try:
+        yield from work_off(
+            rails, model, owner=owner, stop=stop.is_set, pause=lambda: time.monotonic() >= until
+        )
+    except AWAY as error:
+        yield _told(model, error)
+
+
+def _told(model: Model, error: Exception) -> Report:
+    return Report(model, "", errors=[f"{model.id}: {error}"])
+
+
+def _buckets(settings: Settings, tally: HttpTally) -> Callable[[str], Bucket]:
     """Source buckets by name, each opened once: their concurrency gate is per host."""
     patience = Patience(
         max_retries=settings.max_retries,
@@ -187,6 +236,7 @@ def _buckets(settings: Settings) -> Callable[[str], Bucket]:
             endpoint=settings.weather_endpoint,
             credentials=settings.source_credentials,
             patience=patience,
+            tally=tally,
             ca_file=settings.ca_file,
         )
     )

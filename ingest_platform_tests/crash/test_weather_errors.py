@@ -74,7 +74,7 @@ def test_an_error_inside_fail_heals(point: str, grown: Scene, clean_grown: View)
         first(passed)
         second(passed)
 
-    with pytest.raises(OperationalError):
+    with pytest.raises((Interrupted, OperationalError)):
         grown.work(both)
     grown.rescue()
 
