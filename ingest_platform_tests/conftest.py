@@ -15,7 +15,7 @@ from typing import NoReturn
 import pytest
 
 from ingest_platform_tests.services import endpoints, root
-from ingest_platform_tests.services.install import CHROMIUM, program
+from ingest_platform_tests.services.install import CHROMIUM, PROMTOOL, program
 from ingest_platform_tests.services.postgres import fresh_database as _fresh_database
 from ingest_platform_tests.services.postgres import start_postgres
 from ingest_platform_tests.services.processes import ServerUnavailable, stop_all, sweep
@@ -93,6 +93,13 @@ def chromium_path() -> Path:
     """A browser for Playwright's `executable_path`; run it with `--no-sandbox --disable-gpu`."""
     with needed():
         return program(CHROMIUM)
+
+
+@pytest.fixture(scope="session")
+def promtool_path() -> Path:
+    """Prometheus' own checker of metrics, rules and expressions."""
+    with needed():
+        return program(PROMTOOL)
 
 
 @pytest.fixture(scope="session")

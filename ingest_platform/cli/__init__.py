@@ -1,11 +1,12 @@
 """The `ingest` command: the same functions as Dagster's sensors, runs and schedules, for cron and for people.
 
-This page is its table of contents; `choice.py` holds the options that the commands share.
+This page is its table of contents; `choice.py` holds what the commands share.
 """
 
 import click
 
 from ingest_platform.cli.ingesting import once, run, status
+from ingest_platform.cli.keeping import metrics, purge, reconcile, requeue, unpin
 
 
 @click.group()
@@ -13,5 +14,5 @@ def main() -> None:
     """Ingest weather grids into the published store, keep it tidy, and see how it is."""
 
 
-for command in (once, run, status):
+for command in (once, run, status, purge, reconcile, requeue, unpin, metrics):
     main.add_command(command)

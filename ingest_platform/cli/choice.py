@@ -23,11 +23,15 @@ models_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
-def read_choice(models: str | None) -> tuple[Settings, tuple[Model, ...]]:
-    """Settings and the chosen models; wrong usage ends with exit code 2. Makes the home folder."""
+def read_choice(models: str | None, *, disabled_too: bool = False) -> tuple[Settings, tuple[Model, ...]]:
+    """Settings and the chosen models; wrong usage ends with exit code 2. Makes the home folder.
+
+    Without a choice: the enabled models, or with `disabled_too` all, as their old data lies there.
+    """
     try:
         settings = Settings.from_environment(os.environ)
-        only = models.split(",") if models is not None else settings.enabled_models
+        default = None if disabled_too else settings.enabled_models
+        only = models.split(",") if models is not None else default
         chosen = load_models(settings.weather_models, only=only)
     except (PermanentError, ValueError) as error:
         raise click.UsageError(str(error)) from error

