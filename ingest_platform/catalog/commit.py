@@ -56,13 +56,15 @@ def commit(
     add(tx, settled, _published_counters(claim.source, published), counters)
 
 
-def fail(tx: Connection, clock: Clock, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
+def fail(
+    tx: Connection, clock: Clock, claim: Claim, outcomes: Sequence[Outcome], counters: Increments
+) -> bool:
     """Hand the lease back without a snapshot. False, and no change, if it is no longer this claim's."""
     _check_outcomes(claim, outcomes)
     released = update(partition).where(ours(claim)).values(**RELEASED)
     if tx.execute(released).rowcount != 1:
         return False
-    add(tx, _settle(tx, claim.source, clock(tx), [_unpublished(o) for o in outcomes]))
+    add(tx, _settle(tx, claim.source, clock(tx), [_unpublished(o) for o in outcomes]), counters)
     return True
 
 

@@ -172,13 +172,13 @@ class Catalog:
         with self._writing("commit") as tx:
             commits.commit(tx, self._clock, claim, snapshot, outcomes, counters or {})
 
-    def fail(self, claim: Claim, outcomes: Sequence[Outcome]) -> bool:
+    def fail(self, claim: Claim, outcomes: Sequence[Outcome], *, counters: Increments | None = None) -> bool:
         """Settle the rows without a snapshot, hand the lease back; published ones count as postponed.
 
         False: the lease was no longer this claim's (perhaps its commit had landed), nothing changed.
         """
         with self._writing("fail") as tx:
-            return commits.fail(tx, self._clock, claim, outcomes)
+            return commits.fail(tx, self._clock, claim, outcomes, counters or {})
 
     def add(self, counters: Increments) -> None:
         """Move counters that no other verb moves: (name, labels) to a positive amount."""

@@ -121,6 +121,9 @@ def metrics(host: str, port: int) -> None:
     from ingest_platform.operations.server import serve
 
     settings, chosen = read_choice(None)
+    if settings.poll_interval is not None:
+        every = {"poll_interval_seconds": settings.poll_interval}
+        chosen = tuple(model.model_copy(update=every) for model in chosen)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -23,6 +23,7 @@ from ingest_platform.catalog.claim import LEASE
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Expirable, Purge
 from ingest_platform.errors import IngestError, LostLease, PermanentError, StoreUnavailable
+from ingest_platform.operations.results import keep_purge
 from ingest_platform.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,13 @@ def purge(
     done = tuple(sorted(shift.done, key=_by_time))
     left = tuple(sorted(shift.left.values(), key=lambda left: _by_time(left.purge)))
     purged = Purged(done, left, shift.stopped, forgotten, time.monotonic() - started)
+    keep_purge(
+        catalog,
+        at=now,
+        refused=len(purged.refused),
+        unfinished=len(purged.left) - len(purged.refused),
+        message=str(purged.error or ""),
+    )
     log.info("purged", extra={"partitions": len(purged.done), "size_bytes": purged.size_bytes})
     return purged
 

@@ -132,7 +132,7 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - its signature
         """A client that hangs up is its own business; anything else is an error of ours."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             log.exception("a request failed", extra={"client": client_address})

