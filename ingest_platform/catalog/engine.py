@@ -96,9 +96,19 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
+# A server behind a firewall that drops everything would else hold a feed and its heartbeat for hours.
+_UNANSWERED = {
+    "connect_timeout": 10,  # seconds, as the next two
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+
+
 def _postgresql(address: URL) -> Engine:
     # Pings: a server that restarted must not cost the next verb an error.
-    engine = create_engine(address, pool_pre_ping=True)
+    engine = create_engine(address, pool_pre_ping=True, connect_args=_UNANSWERED)
     event.listen(engine, "connect", _set_up_postgresql)
     return engine
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,7 +34,7 @@ def read_choice(models: str | None, *, disabled_too: bool = False) -> tuple[Sett
         settings = Settings.from_environment(os.environ)
         default = None if disabled_too else settings.enabled_models
         only = models.split(",") if models is not None else default
-        chosen = load_models(settings.weather_models, only=only)
+        chosen = load_models(settings.weather_models, only=only, disabled_too=disabled_too)
     except (PermanentError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -42,10 +44,24 @@ def read_choice(models: str | None, *, disabled_too: bool = False) -> tuple[Sett
 @contextmanager
 def told_in_a_sentence() -> Iterator[None]:
     """What stops the whole command says so as a person would; the exit code is 1."""
+    from sqlalchemy.exc import DBAPIError
+
     try:
         yield
-    except IngestError as error:
+    except (IngestError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    except DBAPIError as error:
+        # Of what SQLAlchemy says only the driver's own words: the rest is the statement.
+        told = " ".join(str(error.orig).split())
+        raise click.ClickException(f"ledger: {told}. What is published stays. Is the database up?") from error
+
+
+def until_signalled() -> threading.Event:
+    """Set by SIGINT and SIGTERM: what is under way is brought to an end, and the leases are handed back."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def owner() -> str:

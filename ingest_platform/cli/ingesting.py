@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from ingest_platform.cli.choice import (
     owner,
     read_choice,
     told_in_a_sentence,
+    until_signalled,
 )
 from ingest_platform.weather.model import Model
 
@@ -53,10 +53,11 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
     from ingest_platform.weather import feed
 
     settings, chosen = read_choice(models)
-    clock = None if now is None else lambda: now.replace(tzinfo=UTC)
-    with told_in_a_sentence(), feed.open_rails(settings, clock=clock) as rails:
+    at = None if now is None else now.replace(tzinfo=UTC)
+    stop = until_signalled()
+    with told_in_a_sentence(), feed.open_rails(settings) as rails:
         before = _waiting_and_quarantined(rails.catalog, chosen)
-        reports = list(feed.once(rails, chosen, owner=owner()))
+        reports = list(feed.once(rails, chosen, owner=owner(), now=at, stop=stop.is_set))
         after = _waiting_and_quarantined(rails.catalog, chosen)
     unfinished = {model: waiting for model, (waiting, _) in after.items()}
     # An object that killed its worker three times is quarantined by the claim, and is in no report.
@@ -65,7 +66,12 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
         click.echo(json.dumps({"reports": [_plain(r) for r in reports], "pending": unfinished}))
     else:
         _print_reports(reports)
-    whole = not quarantined and not any(unfinished.values()) and not any(r.errors for r in reports)
+    whole = (
+        not stop.is_set()
+        and not quarantined
+        and not any(unfinished.values())
+        and not any(r.errors for r in reports)
+    )
     sys.exit(DONE if whole else UNFINISHED)
 
 
@@ -81,9 +87,7 @@ def run(models: str | None, poll_interval: float | None) -> None:
     from ingest_platform.weather import feed
 
     settings, chosen = read_choice(models)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = until_signalled()
     with (
         told_in_a_sentence(),
         feed.open_rails(settings) as rails,

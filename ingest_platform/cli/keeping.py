@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,8 +20,8 @@ from ingest_platform.cli.choice import (
     owner,
     read_choice,
     told_in_a_sentence,
+    until_signalled,
 )
-from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
     from ingest_platform.catalog.ledger import Catalog
@@ -97,19 +95,22 @@ def reconcile(apply: bool, deep: bool, max_share: float, as_json: bool) -> None:
 @models_option
 @partition_option
 def requeue(models: str | None, partition: str | None) -> None:
-    """Give quarantined objects another try."""
+    """Give quarantined objects another try: of all partitions, or of one."""
     _each_source(
-        models, lambda catalog, model: catalog.requeue(model.source_name, partition), "objects are due"
+        models, partition, lambda catalog, source: catalog.requeue(source, partition), "objects are due"
     )
 
 
 @click.command()
 @models_option
 @partition_option
-def unpin(models: str | None, partition: str | None) -> None:
+@click.option("--all", "every", is_flag=True, help="Every partition that was brought back.")
+def unpin(models: str | None, partition: str | None, every: bool) -> None:
     """Hand what a backfill brought back to retention again."""
+    if every == (partition is not None):
+        raise click.UsageError("Name one --partition, or say --all.")
     _each_source(
-        models, lambda catalog, model: catalog.unpin(model.source_name, partition), "partitions unpinned"
+        models, partition, lambda catalog, source: catalog.unpin(source, partition), "partitions unpinned"
     )
 
 
@@ -124,14 +125,11 @@ def metrics(host: str, port: int) -> None:
     if settings.poll_interval is not None:
         every = {"poll_interval_seconds": settings.poll_interval}
         chosen = tuple(model.model_copy(update=every) for model in chosen)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     try:
         serve(
             settings.catalog_url,
             chosen,
-            stop=stop,
+            stop=until_signalled(),
             host=host,
             port=port,
             dagster_url=settings.dagster_url,
@@ -141,14 +139,23 @@ def metrics(host: str, port: int) -> None:
         raise click.ClickException(f"{host}:{port}: {error.strerror}. Choose another --port.") from error
 
 
-def _each_source(models: str | None, do: Callable[[Catalog, Model], int], told: str) -> None:
-    """Do it to every chosen model's source, and say to how many things."""
+def _each_source(
+    models: str | None, partition: str | None, do: Callable[[Catalog, str], int], told: str
+) -> None:
+    """Do it to every chosen model's source, and say to how many things; exit 1 if none has the partition."""
     from ingest_platform.catalog.ledger import Catalog
 
     settings, chosen = read_choice(models, disabled_too=True)
     with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
-        for model in chosen:
-            click.echo(f"{model.id}: {do(catalog, model)} {told}")
+        sources = {
+            model.id: model.source_name
+            for model in chosen
+            if partition is None or catalog.partition_state(model.source_name, partition) is not None
+        }
+        if partition is not None and not sources:
+            raise click.ClickException(f"No chosen model has a partition {partition!r}. Nothing was changed.")
+        for name, source in sources.items():
+            click.echo(f"{name}: {do(catalog, source)} {told}")
 
 
 def _show(title: str, facts: Mapping[str, Any], rows: str, as_json: bool) -> None:

@@ -105,7 +105,7 @@ def retention(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     from ingest_platform.operations import retention as operation
 
-    models = load_models(settings.weather_models, only=config.models or None)
+    models = load_models(settings.weather_models, only=config.models or None, disabled_too=True)
     policies, now = operation.policies(models), datetime.now(UTC)
     if config.dry_run:
         planned = operation.rows(operation.plan(catalog, policies, now=now))

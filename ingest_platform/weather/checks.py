@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from ingest_platform.catalog.model import Coverage
 from ingest_platform.weather.model import Kind, Model
 
 if TYPE_CHECKING:
-    from ingest_platform.catalog.model import Coverage, Snapshot
+    from ingest_platform.catalog.model import Snapshot
     from ingest_platform.storage.store import Store
 
 # The longest gap that is still weather, not an outage: three missed cycles, scans or observations.
@@ -71,9 +72,10 @@ def completeness_of(model: Model, found: Coverage, now: datetime) -> Completenes
 def completeness(model: Model, partitions: Sequence[Coverage], now: datetime) -> Verdict:
     """Fails after the deadline with exactly what is missing; before it, tells how far the partition is.
 
-    `partitions`: in order of time.
+    `partitions`: in order of time. Those between and after them that nothing ever came of count as well.
     """
-    states = [completeness_of(model, found, now) for found in partitions]
+    found_or_not = sorted((*partitions, *_unheard_of(model, partitions, now)), key=lambda p: p.event_end)
+    states = [completeness_of(model, found, now) for found in found_or_not]
     late = [state for state in states if state.overdue and state.missing]
     facts = {
         state.partition: f"{state.live}/{state.expected} ({state.percent:.1f} %)" for state in states[-10:]
@@ -83,6 +85,17 @@ def completeness(model: Model, partitions: Sequence[Coverage], now: datetime) ->
     told = "; ".join(f"{s.partition}: {list(s.missing)} missing, {s.percent:.1f} % live" for s in late[:10])
     # An hour of radar with one scan less is a remark; a forecast without a lead is an alarm.
     return Verdict(False, told, severe=model.kind is Kind.FORECAST, facts=facts)
+
+
+def _unheard_of(model: Model, partitions: Sequence[Coverage], now: datetime) -> Iterator[Coverage]:
+    """Partitions since the first known one that have no row: the source published nothing of them."""
+    known = {found.partition for found in partitions}
+    moment = min((model.partition_start(key) for key in known), default=now)
+    while moment < now:
+        key = model.partition_key(moment)
+        if key not in known:
+            yield Coverage(key, model.partition_end(key), None, {}, {}, {}, None)
+        moment += timedelta(hours=model.partition_hours)
 
 
 def parameters_seen(model: Model, partitions: Sequence[Coverage]) -> Verdict:

@@ -28,10 +28,13 @@ class UnknownModel(PermanentError):
     """Somebody asked for a model that no file describes, or that its file disables."""
 
 
-def load_models(folder: Path | None = None, *, only: Sequence[str] | None = None) -> tuple[Model, ...]:
+def load_models(
+    folder: Path | None = None, *, only: Sequence[str] | None = None, disabled_too: bool = False
+) -> tuple[Model, ...]:
     """The enabled models, by id: those shipped, and those of `folder`, which win where an id is the same.
 
-    `only` names ids, families or aliases; None or nothing means all. BadModelFile, UnknownModel.
+    `only` names ids, families or aliases; None or nothing means all. `disabled_too`: for those who tidy up:
+    what a model published before it was disabled lies there. BadModelFile, UnknownModel.
     """
     with as_file(files("ingest_platform.weather") / "models") as shipped:
         models = _models_in(shipped)
@@ -39,7 +42,8 @@ def load_models(folder: Path | None = None, *, only: Sequence[str] | None = None
         models |= _models_in(folder)
     chosen = sorted(models.values(), key=lambda model: model.id)
     _check_names(chosen)
-    return _choose(chosen, [name.strip() for name in only or ()])
+    candidates = [model for model in chosen if model.enabled or disabled_too]
+    return _choose(candidates, chosen, [name.strip() for name in only or ()])
 
 
 def read_model(path: Path) -> Model:
@@ -100,11 +104,10 @@ def _check_names(models: Sequence[Model]) -> None:
                 )
 
 
-def _choose(models: Sequence[Model], names: Sequence[str]) -> tuple[Model, ...]:
-    enabled = tuple(model for model in models if model.enabled)
+def _choose(candidates: Sequence[Model], models: Sequence[Model], names: Sequence[str]) -> tuple[Model, ...]:
     if not names:
-        return enabled
-    known = {name: None for model in enabled for name in (model.id, model.family, *model.aliases)}
+        return tuple(candidates)
+    known = {name: None for model in candidates for name in (model.id, model.family, *model.aliases)}
     for name in names:
         if name in known:
             continue
@@ -115,7 +118,7 @@ def _choose(models: Sequence[Model], names: Sequence[str]) -> tuple[Model, ...]:
             f"No model is called {name!r}. Known: {', '.join(known)}."
             + (f" Did you mean {guess[0]}?" if guess else "")
         )
-    return tuple(model for model in enabled if _names(model) & set(names))
+    return tuple(model for model in candidates if _names(model) & set(names))
 
 
 def _names(model: Model) -> set[str]:

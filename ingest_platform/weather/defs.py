@@ -139,7 +139,7 @@ def _grids(model: Model) -> dg.AssetsDefinition:
         rails = feed.rails_over(catalog, store, settings)
         with _families_of_failure():
             if config.admit:
-                catalog.admit(model.source_name, partition, model.partition_end(partition))
+                feed.admit(rails, model, partition)
             if not catalog.has_due(model.source_name, partition):
                 feed.see_partition(rails, model, partition)
             report = ingest.ingest_partition(rails, model, partition, owner=f"run {context.run_id}")

@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.errors import IngestError, StoreUnavailable, TransientError
+from ingest_platform.errors import IngestError, PermanentError, StoreUnavailable, TransientError
 from ingest_platform.settings import Settings
 from ingest_platform.storage.bucket import Bucket, open_bucket
 from ingest_platform.storage.http import HttpTally
 from ingest_platform.storage.patience import Patience
 from ingest_platform.storage.store import Store, store_of
+from ingest_platform.weather.allocator import keep_freed_memory
 from ingest_platform.weather.discover import Cursor, Discovery, discover, partition_prefixes, sightings
 from ingest_platform.weather.ingest import LEDGER_AWAY, Rails, Report, count_answers, ingest_partition
 from ingest_platform.weather.model import Model
@@ -54,6 +55,7 @@ def rails_over(
     catalog: Catalog, store: Store, settings: Settings, *, clock: Callable[[], datetime] | None = None
 ) -> Rails:
     """Rails over parts that somebody else opened. PermanentError if the store belongs to another ledger."""
+    keep_freed_memory()
     if catalog.has_published():
         store.verify(catalog.ledger_id)
     else:
@@ -71,13 +73,16 @@ def rails_over(
     )
 
 
-def poll(rails: Rails, model: Model, *, every: timedelta | None = None) -> Discovery | None:
+def poll(
+    rails: Rails, model: Model, *, every: timedelta | None = None, now: datetime | None = None
+) -> Discovery | None:
     """List what may be new at the source and tell the ledger; None if a listing is not due yet.
 
-    `every` is the time between two listings; without it the model is listed now. The cursor lies in the
+    `every` is the time between two listings; without it the model is listed now. `now`: by default the
+    clock's. The cursor lies in the
     ledger, so sensor, cron and daemon share it. A failed listing raises and moves nothing.
     """
-    now = rails.clock()
+    now = now or rails.clock()
     cursor = Cursor.parse(rails.catalog.cursor(model.source_name))
     if every is not None and not cursor.due(now, every):
         return None
@@ -107,16 +112,34 @@ def see_partition(rails: Rails, model: Model, partition: str) -> int:
     return pending
 
 
-def once(rails: Rails, models: Sequence[Model], *, owner: str) -> Iterator[Report]:
+def admit(rails: Rails, model: Model, partition: str) -> None:
+    """Bring a purged or never seen partition back, pinned. PermanentError while it is being purged."""
+    rails.catalog.admit(model.source_name, partition, model.partition_end(partition))
+    if rails.catalog.partition_state(model.source_name, partition) == "purging":
+        raise PermanentError(
+            f"{model.id} {partition}: is being purged, so it cannot be brought back yet. Nothing was changed."
+            " Launch again once `ingest purge` has finished with it."
+        )
+
+
+def once(
+    rails: Rails,
+    models: Sequence[Model],
+    *,
+    owner: str,
+    now: datetime | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Report]:
     """Discover and ingest everything that is due, fast feeds first; a report a partition, as they end.
 
-    A failing model stops no other. Without pictures: a report that nobody draws shall not hold 16 MB.
+    `now`: discover as if it were this time. `stop` as in ingest_partition. A failing model stops no other.
+    Without pictures: a report that nobody draws shall not hold 16 MB.
     """
     for model in sorted(models, key=lambda m: m.cadence_minutes):
         try:
-            while (found := poll(rails, model)) is not None and not found.complete:
+            while not stop() and (found := poll(rails, model, now=now)) is not None and not found.complete:
                 continue
-            for report in work_off(rails, model, owner=owner):
+            for report in work_off(rails, model, owner=owner, stop=stop):
                 report.headline = None
                 yield report
         except IngestError as error:

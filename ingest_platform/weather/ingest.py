@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from ingest_platform.catalog.claim import LEASE as LEASE
 from ingest_platform.catalog.counters import Increments
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, Failed, Outcome, Postponed, Published, SourceObject
@@ -32,9 +33,6 @@ from ingest_platform.weather.bench import Bench, Done
 from ingest_platform.weather.keys import parse
 from ingest_platform.weather.model import Grid, Model, Rejected, SourceFile
 
-# Long enough for a stalled store call (icechunk gives up after 26 s), short enough that a killed run's
-# partition is taken over within two minutes; the heartbeat renews it every third.
-LEASE = timedelta(seconds=90)
 # A cycle becomes visible in steps: sixteen GFS leads are about a minute of work on two cores.
 BATCH_OBJECTS = 16
 # While one object decodes, the next is fetched; each holds at most 86 messages (70 MB) in memory.
@@ -108,12 +106,17 @@ def ingest_partition(
     """
     report = Report(model, partition)
     started = time.monotonic()
+    tried: set[int] = set()
     rails.at("before claim")
     try:
         while claim := _claim(rails, model, partition, owner):
             rails.at("after claim")
+            before = report.published
             _ingest_batch(rails, model, claim, report, stop)
-            if stop() or pause():
+            again = tried.issuperset(item.id for item in claim.objects)
+            tried.update(item.id for item in claim.objects)
+            # A source that fails slowly makes the first of 209 leads due again before the last was tried.
+            if stop() or pause() or (again and report.published == before):
                 break
     finally:
         count_answers(rails)

@@ -335,7 +335,9 @@ def test_a_ledger_that_is_away_for_a_moment_costs_no_attempt(
 
     monkeypatch.setattr(place.catalog, "commit", away)
     monkeypatch.setattr(
-        place.catalog, "fail", lambda *told: fail(*told) if time.monotonic() > back_at else away()
+        place.catalog,
+        "fail",
+        lambda *told, **moved: fail(*told, **moved) if time.monotonic() > back_at else away(),
     )
     with pytest.raises(type(database_error(""))):
         ingest.ingest_partition(place.rails, radar, hour, owner="feed")

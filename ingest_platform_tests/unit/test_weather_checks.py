@@ -75,7 +75,20 @@ def test_a_gap_is_named_after_the_deadline_and_only_then() -> None:
 @pytest.mark.case(12)
 def test_a_gap_that_closes_heals_the_check() -> None:
     """A late lead needs no hand: the next verdict is green."""
-    assert completeness(GFS, [found(leads=GFS_LEADS)], MIDDAY + 20 * HOUR).passed
+    deadline = datetime(2026, 11, 20, 6, tzinfo=UTC) + GFS.complete_after_minutes * MINUTE
+    assert completeness(GFS, [found(leads=GFS_LEADS)], deadline + MINUTE).passed
+
+
+@pytest.mark.case(12)
+def test_a_cycle_of_which_nothing_ever_came_is_missed() -> None:
+    """Else the worst gap is the only one that nobody is told of: it has no row."""
+    around = [found(leads=GFS_LEADS), found("2026-11-20T18", leads=GFS_LEADS)]
+    deadline = datetime(2026, 11, 20, 18, tzinfo=UTC) + GFS.complete_after_minutes * MINUTE
+
+    verdict = completeness(GFS, around, deadline + MINUTE)
+
+    assert not verdict.passed
+    assert verdict.message.startswith("2026-11-20T12: [0, 1, 2,")
 
 
 @given(st.sets(st.sampled_from(GFS_LEADS), min_size=1))
@@ -100,7 +113,7 @@ def test_an_hour_of_radar_with_a_scan_less_is_a_remark() -> None:
     """Radar drops a scan on most days: an alarm for each would teach people to look away."""
     hour = found("2026-11-20T12", times={"reflectivity_composite": 30, "precipitation_rate": 29})
 
-    verdict = completeness(MRMS, [hour], MIDDAY + 6 * HOUR)
+    verdict = completeness(MRMS, [hour], MIDDAY + (MRMS.complete_after_minutes + 1) * MINUTE)
 
     assert (verdict.passed, verdict.severe) == (False, False)
     assert "['precipitation_rate'] missing" in verdict.message
