@@ -301,6 +301,11 @@ class Catalog:
         with self._reading() as tx:
             return read.overview(tx, source)
 
+    def clock(self) -> datetime:
+        """The database's time, by which leases are counted on every machine."""
+        with self._reading() as tx:
+            return self._clock(tx)
+
     def gauges(self, source: str | None = None) -> tuple[SourceGauges, ...]:
         """Every source that was ever seen or listed, by name, or only this one, if it was. Milliseconds,
         also over a million rows.

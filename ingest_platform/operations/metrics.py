@@ -50,6 +50,7 @@ def render(catalog: Catalog, models: Sequence[Model], *, now: datetime) -> bytes
         _histogram(tally.DURATION, "Time from claim to commit of a batch.", counts, models),
         _histogram(tally.VISIBLE, "Time from an object's upload to its commit.", counts, models),
         *_gauges(states, now),
+        *_partitions(gauges),
         *_operations(gauges),
         _took(time.perf_counter() - started),
     ]
@@ -109,7 +110,10 @@ def _histogram(name: str, text: str, counts: Iterable[Count], models: Iterable[M
 
 def _model_of(count: Count) -> str:
     """A model that the configuration no longer has keeps its counters."""
-    source = count.labels.get("source", "")
+    return _model_named(count.labels.get("source", ""))
+
+
+def _model_named(source: str) -> str:
     return source.partition(".")[2] or source
 
 
@@ -125,9 +129,20 @@ def _gauges(states: Sequence[Standing], now: datetime) -> Iterator[Metric]:
         yield family
     queue = "Objects that are not ingested: due, waiting for their next attempt, quarantined."
     yield _by_state("ingest_queue_depth", queue, {s.model.id: _queue(s.gauges) for s in states if s.gauges})
-    partitions = "Partitions by state: open, purging, and purged ones of which the tombstone is left."
-    held = {s.model.id: s.gauges.partitions for s in states if s.gauges}
-    yield _by_state("ingest_partitions", partitions, held)
+
+
+def _partitions(gauges: Sequence[SourceGauges]) -> Iterator[Metric]:
+    """Of every source in the ledger: the data of a model that was removed fills the store like any other."""
+    text = "Partitions by state: open, purging, and purged ones of which the tombstone is left."
+    yield _by_state("ingest_partitions", text, {_model_named(of.source): of.partitions for of in gauges})
+    purges = results.purges(gauges)
+    purged = GaugeMetricFamily("ingest_last_purge_timestamp_seconds", PURGED_HELP, labels=["model"])
+    left = GaugeMetricFamily("purge_partitions_left", LEFT_HELP, labels=["model", "kind"])
+    for source in sorted(of.source for of in gauges if results.holds_data(of) and of.source in purges):
+        purged.add_metric([_model_named(source)], purges[source].at.timestamp())
+        for kind, number in purges[source].numbers.items():
+            left.add_metric([_model_named(source), kind], number)
+    yield from (purged, left)
 
 
 def _readings(state: Standing, now: datetime) -> Mapping[str, datetime | timedelta | None]:
@@ -167,31 +182,31 @@ def _by_state(name: str, text: str, numbers: Mapping[str, Mapping[str, int]]) ->
     return family
 
 
-def _operations(gauges: Iterable[SourceGauges]) -> Iterator[Metric]:
-    """What purge and reconcile left behind when they ended last. No sample before the first time."""
+def _operations(gauges: Sequence[SourceGauges]) -> Iterator[Metric]:
+    """When purge and reconcile ended last, and what reconcile left. No sample before the first time."""
     ended = GaugeMetricFamily(
         "operation_last_run_timestamp_seconds", "When it ended last, Unix time.", labels=["operation"]
     )
-    found = {
-        results.PURGE: GaugeMetricFamily(
-            "purge_partitions_left", "Partitions that the last purge could not delete.", labels=["kind"]
-        ),
-        results.RECONCILE: GaugeMetricFamily(
-            "orphans", "What the last reconcile found and could not mend.", labels=["kind"]
-        ),
-    }
-    for operation, family in found.items():
-        if (last := results.last(gauges, operation)) is not None:
+    orphans = GaugeMetricFamily(
+        "orphans", "What the last reconcile found and could not mend.", labels=["kind"]
+    )
+    found = {operation: results.last(gauges, operation) for operation in (results.PURGE, results.RECONCILE)}
+    for operation, last in found.items():
+        if last is not None:
             ended.add_metric([operation], last.at.timestamp())
-            for kind, number in last.numbers.items():
-                family.add_metric([kind], number)
-    yield from (ended, *found.values())
+    reconciled = found[results.RECONCILE]
+    for kind, number in reconciled.numbers.items() if reconciled else ():
+        orphans.add_metric([kind], number)
+    yield from (ended, orphans)
 
 
 def _took(seconds: float) -> Metric:
     text = "What it took to read the ledger for these lines."
     return GaugeMetricFamily("ingest_scrape_duration_seconds", text, value=seconds)
 
+
+PURGED_HELP = "When a purge of it ended last, Unix time, while the model has data."
+LEFT_HELP = "Partitions that the last purge of the model could not delete and that are still there."
 
 MODEL_GAUGES = {
     "ingest_lag_seconds": "Age of the newest cycle, scan or observation that readers can open.",

@@ -52,6 +52,7 @@ def page(catalog: Catalog, models: Sequence[Model], *, now: datetime, dagster_ur
         trouble=[_trouble(catalog, model) for model in models],
         totals=_totals(catalog.counts()),
         operations=_operations(gauges),
+        unpurged=results.unpurged(gauges, now),
         dagster=dagster_url.rstrip("/") if dagster_url else None,
         span=span,
     )

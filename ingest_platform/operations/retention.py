@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,9 +22,9 @@ from sqlalchemy.exc import OperationalError
 
 from ingest_platform.catalog.claim import LEASE
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.catalog.model import Expirable, Purge
+from ingest_platform.catalog.model import Expirable, Purge, SourceGauges
 from ingest_platform.errors import IngestError, LostLease, PermanentError, StoreUnavailable
-from ingest_platform.operations.results import keep_purge
+from ingest_platform.operations import results
 from ingest_platform.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ DELETIONS_AT_ONCE = 4
 NAMED = 5
 # The schedule's period: a purge that hangs longer is relieved by the next one.
 LONGEST_PURGE = timedelta(hours=6)
+# No clock that is cared for is that wrong, and no source keeps so little that an hour takes it all.
+CLOCKS_APART = timedelta(hours=1)
 
 
 class Retained(Protocol):
@@ -71,6 +74,26 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Partitions of a source that stay marked and were in no hand of this purge: leased to another one.
+
+    That may be at work, or dead, or have left them a moment ago: as many as the last one said it had left.
+    """
+
+    source: str
+    partitions: int
+    refused: int  # of them
+    unfinished: int  # of them
+
+    @property
+    def errors(self) -> tuple[IngestError, ...]:
+        told = f"{self.source}: %d partitions that an earlier purge %s stay leased to it for up to {LEASE}."
+        refused = PermanentError(told % (self.refused, "was refused"))
+        unfinished = StoreUnavailable(told % (self.unfinished, "could not finish"))
+        return (refused,) * bool(self.refused) + (unfinished,) * bool(self.unfinished)
+
+
+@dataclass(frozen=True, slots=True)
 class Purged:
     """What one purge did. It may have done its work and still have failed: ask `error`."""
 
@@ -78,12 +101,21 @@ class Purged:
     left: tuple[Left, ...]
     stopped: IngestError | None  # the store went away: the rest was neither marked nor deleted
     forgotten: int  # tombstones that the horizon speaks for
+    elsewhere: tuple[Elsewhere, ...]  # of each policy's source that has any
+    without_policy: tuple[str, ...]  # sources that hold data, and no purge of the last day took care of them
     seconds: float
 
     @property
     def refused(self) -> tuple[Left, ...]:
         """Those that only a person can help: the store denied the deletion."""
         return tuple(left for left in self.left if isinstance(left.error, PermanentError))
+
+    def left_of(self, source: str) -> tuple[int, int]:
+        """How many stay marked, refused and unfinished, with those that an earlier purge left and leases."""
+        refused = sum(left.purge.source == source for left in self.refused)
+        unfinished = sum(left.purge.source == source for left in self.left) - refused
+        others = [held for held in self.elsewhere if held.source == source]
+        return refused + sum(o.refused for o in others), unfinished + sum(o.unfinished for o in others)
 
     @property
     def artifacts(self) -> int:
@@ -97,13 +129,15 @@ class Purged:
     def error(self) -> IngestError | None:
         """What the caller raises once it has shown the rest: PermanentError if a person must act."""
         errors = [left.error for left in self.left] + ([self.stopped] if self.stopped else [])
+        errors += [error for held in self.elsewhere for error in held.errors]
         if not errors:
             return None
         kind = PermanentError if any(isinstance(e, PermanentError) for e in errors) else StoreUnavailable
         first = next(error for error in errors if isinstance(error, kind))
         names = ", ".join(f"{left.purge.source} {left.purge.partition}" for left in self.left[:NAMED])
+        numbers = f"{len(self.done)} partitions deleted, {self._refused + self._unfinished} not"
         return kind(
-            f"purge: {len(self.done)} partitions deleted, {len(self.left)} not ({names or 'none marked'}):"
+            f"purge: {numbers} ({names or 'none marked by it'}):"
             f" {first} What is left stays marked: nobody reads it, and every purge tries again."
         )
 
@@ -113,13 +147,23 @@ class Purged:
             "partitions": len(self.done),
             "artifacts": self.artifacts,
             "size_bytes": self.size_bytes,
-            "refused": len(self.refused),
-            "unfinished": len(self.left) - len(self.refused),
+            "refused": self._refused,
+            "unfinished": self._unfinished,
+            "elsewhere": sum(held.partitions - held.refused - held.unfinished for held in self.elsewhere),
             "forgotten": self.forgotten,
             "seconds": round(self.seconds, 3),
             "purged": rows(self.done[:most]),
             "left": [{**_row(left.purge), "error": str(left.error)} for left in self.left[:most]],
+            "without_policy": list(self.without_policy),
         }
+
+    @property
+    def _refused(self) -> int:
+        return len(self.refused) + sum(held.refused for held in self.elsewhere)
+
+    @property
+    def _unfinished(self) -> int:
+        return len(self.left) - len(self.refused) + sum(held.unfinished for held in self.elsewhere)
 
 
 def policies(sources: Iterable[Retained]) -> tuple[Policy, ...]:
@@ -131,7 +175,11 @@ def policies(sources: Iterable[Retained]) -> tuple[Policy, ...]:
 
 
 def plan(catalog: Catalog, policies: Sequence[Policy], *, now: datetime) -> tuple[Expirable, ...]:
-    """The dry run: what a purge would take at this moment. The purge's own SELECT, and no effect."""
+    """The dry run: what a purge would take at this moment. The purge's own SELECT, and no effect.
+
+    PermanentError where a purge would raise it for the clock.
+    """
+    _check_clock(catalog, now)
     return tuple(
         expirable
         for policy in policies
@@ -139,6 +187,17 @@ def plan(catalog: Catalog, policies: Sequence[Policy], *, now: datetime) -> tupl
             policy.source, cutoff=policy.cutoff(now), keep_latest=policy.keep_latest
         )
     )
+
+
+def _check_clock(catalog: Catalog, now: datetime) -> None:
+    """The horizon never comes back: a host that lives days ahead would refuse the data of those days, too."""
+    theirs = catalog.clock()
+    if abs(now - theirs) > CLOCKS_APART:
+        raise PermanentError(
+            f"purge: the clock of this host says {now:%Y-%m-%d %H:%M}Z, the ledger's"
+            f" {theirs:%Y-%m-%d %H:%M}Z, expected at most {CLOCKS_APART} between them. Nothing was touched."
+            " Correct the clock that is wrong, then purge again."
+        )
 
 
 def rows(partitions: Iterable[Expirable | Purge]) -> list[dict[str, object]]:
@@ -170,11 +229,12 @@ def purge(
 
     A partition whose bytes cannot be deleted is in `left` and stays marked, the others go all the same;
     once the store is away altogether nothing more is marked. Raise its `error`. PermanentError or
-    StoreUnavailable, with nothing touched, if the store is another ledger's or away from the start; a
-    ledger's error at once. `at` is told "before mark", "after mark", "delete" (a step of a deletion),
-    "before erase" and "after erase", the last three from several threads.
+    StoreUnavailable, with nothing touched, if the store is another ledger's or away from the start, or if
+    `now` is not the ledger's time; a ledger's error at once. `at` is told "before mark", "after mark",
+    "delete" (a step of a deletion), "before erase" and "after erase", the last three from several threads.
     """
     started = time.monotonic()
+    _check_clock(catalog, now)
     _check_owner(catalog, store)
     shift = _Shift(catalog, store, owner, at)
     forgotten = 0
@@ -183,16 +243,41 @@ def purge(
         forgotten += catalog.forget(policy.source)
     done = tuple(sorted(shift.done, key=_by_time))
     left = tuple(sorted(shift.left.values(), key=lambda left: _by_time(left.purge)))
-    purged = Purged(done, left, shift.stopped, forgotten, time.monotonic() - started)
-    keep_purge(
-        catalog,
-        at=now,
-        refused=len(purged.refused),
-        unfinished=len(purged.left) - len(purged.refused),
-        message=str(purged.error or ""),
-    )
+    sources = [policy.source for policy in policies]
+    gauges = catalog.gauges()
+    elsewhere = _elsewhere(gauges, sources, left)
+    uncovered = tuple(name for name in results.unpurged(gauges, now) if name not in sources)
+    took = time.monotonic() - started
+    purged = Purged(done, left, shift.stopped, forgotten, elsewhere, uncovered, took)
+    _keep(catalog, purged, sources, now)
     log.info("purged", extra={"partitions": len(purged.done), "size_bytes": purged.size_bytes})
     return purged
+
+
+def _elsewhere(
+    gauges: Iterable[SourceGauges], sources: Sequence[str], left: Iterable[Left]
+) -> tuple[Elsewhere, ...]:
+    """What the ledger shows as marked beside what this purge left, with what is known about it."""
+    mine = Counter(each.purge.source for each in left)
+    before = results.purges(gauges)
+    found = []
+    for of in gauges:
+        others = of.partitions.get("purging", 0) - mine[of.source]
+        if of.source in sources and others > 0:
+            numbers = before[of.source].numbers if of.source in before else {}
+            refused = min(others, numbers.get("refused", 0))
+            unfinished = min(others - refused, numbers.get("unfinished", 0))
+            found.append(Elsewhere(of.source, others, refused, unfinished))
+    return tuple(found)
+
+
+def _keep(catalog: Catalog, purged: Purged, sources: Iterable[str], now: datetime) -> None:
+    for source in sources:
+        refused, unfinished = purged.left_of(source)
+        told = purged.error if refused or unfinished else purged.stopped
+        results.keep_purge(
+            catalog, source, at=now, refused=refused, unfinished=unfinished, message=str(told or "")
+        )
 
 
 def _by_time(purge: Purge) -> tuple[str, datetime, str]:

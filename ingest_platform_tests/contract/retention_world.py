@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ingest_platform.catalog.model import Claim, Snapshot
-from ingest_platform.operations.retention import Policy, Purged, plan, purge
+from ingest_platform.operations.retention import CLOCKS_APART, Policy, Purged, plan, purge
 from ingest_platform.storage.credentials import Credentials
 from ingest_platform.storage.store import Store, open_store
 from ingest_platform_tests.contract.ledger_world import (
@@ -79,7 +79,8 @@ class Shelf:
         now: datetime,
         at: Callable[[str], None] = lambda _point: None,
     ) -> Purged:
-        """A purge during which a reader looks at every point."""
+        """A purge during which a reader looks at every point. It is `now` for the ledger, too."""
+        self.live_until(now)
 
         def watched(point: str) -> None:
             self.check_readers(point)
@@ -97,8 +98,14 @@ class Shelf:
         return done
 
     def planned(self, *policies: Policy, now: datetime) -> list[tuple[str, str]]:
+        self.live_until(now)
         wanted = plan(self.ledger.catalog, policies or (self.policy(),), now=now)
         return [(found.source, found.partition) for found in wanted]
+
+    def live_until(self, now: datetime) -> None:
+        """The ledger's clock comes to the host's, unless it is there already, give or take a few leases."""
+        if abs(self.ledger.clock.at - now) > CLOCKS_APART:
+            self.ledger.clock.at = now
 
     def check_readers(self, point: str = "the end") -> None:
         """Take down every artifact that the ledger shows at this moment and the store does not have."""

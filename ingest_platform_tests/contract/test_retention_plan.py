@@ -84,6 +84,7 @@ def _after(steps: list[Step], url: str, template: Path) -> Iterator[Shelf]:
         folder = Path(name)
         url = fresh_sqlite(template, folder) if url.startswith("sqlite") else empty_postgresql(url)
         with world(url) as ledger:
+            ledger.clock.at = NOW
             shelf = Shelf(ledger, open_store((folder / "data").as_uri()))
             shelf.store.bind(ledger.catalog.ledger_id)
             for number, (what, source, key) in enumerate(steps):

@@ -33,6 +33,7 @@ NOW = end_of(CYCLE) + KEEP + MOMENT
 
 @pytest.fixture
 def shelf(ledger: World, request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    ledger.clock.at = NOW
     return shelf_over(ledger, request, tmp_path)
 
 

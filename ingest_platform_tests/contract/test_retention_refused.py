@@ -58,6 +58,7 @@ def test_bytes_that_are_gone_already_count_as_deleted(shelf: Shelf) -> None:
         assert row.uri is not None
         shelf.store.delete_tree(row.uri)
 
+    shelf.live_until(NOW)
     purged = retention.purge(
         shelf.ledger.catalog, shelf.store, [shelf.policy()], now=NOW, owner="purge"
     )  # no reader looks: what it is shown is gone before the purge
@@ -89,7 +90,7 @@ def test_a_legal_hold_keeps_its_partition_marked_and_the_purge_says_so(
 
     _check_left_behind(refused, [keys[1]])
     assert [p.partition for p in refused.done] == [keys[0], keys[2], keys[3]]
-    assert (too_soon.done, too_soon.left) == ((), ())
+    assert (too_soon.done, too_soon.left, too_soon.facts()["refused"]) == ((), (), 1)
     _check_left_behind(still, [keys[1]])
     assert [p.partition for p in freed.done] == [keys[1]]
     assert freed.error is None
@@ -181,6 +182,7 @@ def test_while_the_store_is_away_nothing_more_is_marked(
 
     server.rule = refuse
     policies = [shelf.policy(), shelf.policy(source="weather.other")]
+    shelf.live_until(NOW)
     purged = retention.purge(
         ledger.catalog,
         shelf.store,
@@ -216,6 +218,7 @@ def test_a_disk_that_is_unmounted_during_a_purge_stops_it(
                 folder.rename(tmp_path / "elsewhere")
                 folder.mkdir()
 
+        shelf.live_until(NOW)
         stopped = retention.purge(
             ledger.catalog, shelf.store, [shelf.policy()], now=NOW, owner="purge", at=unmount
         )

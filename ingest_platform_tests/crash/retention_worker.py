@@ -39,8 +39,8 @@ class Order:
 def work(order: Order, at: Callable[[str], None] = lambda _point: None) -> list[str]:
     """The partitions that this purge brought to their end."""
     settings = Settings.from_environment(order.environ)
-    now = datetime.fromisoformat(order.cutoff)
-    policy = Policy(order.source, timedelta(0), keep_latest=0)
+    now = datetime.now(UTC) + timedelta(hours=order.hours_ahead)
+    policy = Policy(order.source, now - datetime.fromisoformat(order.cutoff), keep_latest=0)
     with Catalog.open(settings.catalog_url, now=_clock(order.hours_ahead), at=at) as catalog:
         purged = purge(catalog, store_of(settings), [policy], now=now, owner="purge", at=at)
     if purged.error is not None:

@@ -1,15 +1,10 @@
 """Incidents: told once, closed once, and never lost, whatever the receiver and the daemon do."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from itertools import groupby
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ingest_platform.operations.watch.alerts import (
     DECISION_WITHIN,
@@ -18,59 +13,15 @@ from ingest_platform.operations.watch.alerts import (
     LONGEST_LOOK,
     MESSAGE_CHARACTERS,
     OVERLAP,
+    PARTITION_WAITED_FOR,
+    PARTITIONS_WAITED_FOR,
     Ending,
-    Kind,
-    Outcome,
-    Undelivered,
     Watch,
-    deliver,
     failed_run,
-    judge,
     model_of,
     redacted,
-    summary,
 )
-
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-TICK = timedelta(seconds=30)
-Answer = Literal["taken", "refused", "lost"]
-
-
-@dataclass
-class Desk:
-    """The sensor's loop over a history that the test writes; its state passes through text at every look."""
-
-    now: datetime = NOON
-    history: list[Ending] = field(default_factory=list)
-    cursor: str | None = None
-    came: list[Mapping[str, Any]] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)  # then all are taken
-    seconds: float = 20.0
-
-    def ends(
-        self, name: str, outcome: Outcome, *, kind: Kind = "job", ago: float = 0.0, **facts: Any
-    ) -> None:
-        at = self.now - timedelta(seconds=ago)
-        self.history.append(Ending(f"e{len(self.history)}", kind, name, at, outcome, **facts))
-
-    def look(self) -> str:
-        self.now += TICK
-        watch = Watch.parse(self.cursor, self.now)
-        endings = [ending for ending in self.history if ending.at > watch.since(self.now)]
-        told, refusal = deliver(judge(watch, endings, looked_at=self.now), self._post, lambda: self.seconds)
-        self.cursor = told.text()
-        return summary(told, refusal)
-
-    @property
-    def events(self) -> list[tuple[str, str]]:
-        return [(told["event"], told["name"]) for told in self.came]
-
-    def _post(self, message: Mapping[str, object]) -> None:
-        answer = self.answers.pop(0) if self.answers else "taken"
-        if answer != "refused":
-            self.came.append(message)
-        if answer != "taken":
-            raise Undelivered("The receiver answered 500.")
+from ingest_platform_tests.alert_desk import NOON, TICK, Desk
 
 
 @pytest.fixture
@@ -97,6 +48,45 @@ def test_the_recovery_is_told_once_with_what_it_took(desk: Desk) -> None:
     assert desk.events == [("failed", "ingest_gfs"), ("recovered", "ingest_gfs")]
     assert desk.came[-1]["count"] == 2
     assert "after 0:01:00 and 2 failures" in desk.came[-1]["text"]
+
+
+def test_a_partition_that_stays_broken_among_good_ones_is_told_once(desk: Desk) -> None:
+    """Else one damaged hour sends two messages each quarter of an hour, all night."""
+    for _ in range(8):
+        desk.ends("ingest_gfs", "failed", partition="00")
+        desk.look()
+        desk.ends("ingest_gfs", "succeeded", partition="06")
+        desk.look()
+    assert desk.events == [("failed", "ingest_gfs")]
+
+    desk.ends("ingest_gfs", "succeeded", partition="00")
+    desk.look()
+
+    assert desk.events == [("failed", "ingest_gfs"), ("recovered", "ingest_gfs")]
+
+
+def test_an_outage_is_one_incident_and_over_with_its_last_partition(desk: Desk) -> None:
+    """Else a store that is away sends a message for each partition, or one that works speaks for all."""
+    for outcome in ("failed", "succeeded"):
+        for partition in ("00", "06", "12"):
+            assert ("recovered", "ingest_gfs") not in desk.events
+            desk.ends("ingest_gfs", outcome, partition=partition)
+            desk.look()
+
+    assert desk.events == [("failed", "ingest_gfs"), ("recovered", "ingest_gfs")]
+
+
+def test_a_partition_that_is_not_tried_again_is_waited_for_a_day(desk: Desk) -> None:
+    """A damaged hour that was given up never succeeds: its job must not stay silent for it."""
+    desk.ends("ingest_gfs", "failed", partition="00")
+    desk.look()
+    for wait in (PARTITION_WAITED_FOR - TICK * 2, TICK * 2):
+        assert desk.events == [("failed", "ingest_gfs")]
+        desk.now += wait
+        desk.ends("ingest_gfs", "succeeded", partition="06")
+        desk.look()
+
+    assert desk.events == [("failed", "ingest_gfs"), ("recovered", "ingest_gfs")]
 
 
 def test_a_failure_after_a_success_is_a_new_incident(desk: Desk) -> None:
@@ -284,6 +274,18 @@ def test_the_state_stays_small(desk: Desk) -> None:
     assert len(desk.cursor or "") < 60 * 400 + 30 * MESSAGE_CHARACTERS
 
 
+def test_the_state_of_an_incident_of_a_thousand_partitions_stays_small(desk: Desk) -> None:
+    """A store that is away for a week fails them all."""
+    for n in range(1000):
+        desk.ends("ingest_gfs", "failed", partition=f"2026-11-21T{n}", ago=1 - n / 1000)
+    desk.look()
+    for _ in range(2):  # then what was judged is no longer kept by its id
+        desk.now += OVERLAP
+        desk.look()
+
+    assert len(desk.cursor or "") < 400 + PARTITIONS_WAITED_FOR * 70
+
+
 def test_the_payload_has_a_text_for_people_and_facts_for_programs(desk: Desk) -> None:
     """A chat shows the text; a program routes by model and opens the link."""
     facts: dict[str, Any] = {
@@ -322,37 +324,3 @@ def test_the_model_is_found_in_the_name() -> None:
 def test_a_secret_inside_another_is_taken_out_whole() -> None:
     """Else the shorter one's stars leave the longer one's rest to be read."""
     assert redacted("at https://h/ab: ab", ["ab", "https://h/ab"]) == "at ***: ***"
-
-
-outcomes = st.sampled_from(["failed", "succeeded", "retried", "look"])
-steps = st.lists(st.tuples(st.sampled_from(["a", "b"]), outcomes), max_size=30)
-
-
-@given(steps, st.lists(st.sampled_from(["taken", "refused", "lost"]), max_size=30))
-def test_the_receiver_always_knows_the_truth_in_the_end(
-    steps: Sequence[tuple[str, Any]], answers: Sequence[Answer]
-) -> None:
-    """Whatever is refused, lost or seen late: failed and recovered take turns, and the last word is true."""
-    desk = Desk(answers=list(answers))
-    for name, step in steps:
-        if step == "look":
-            desk.look()
-        else:
-            desk.ends(name, step)
-            desk.now += timedelta(seconds=1)
-    desk.look()
-    desk.answers.clear()
-    desk.look()
-
-    for name in ("a", "b"):
-        told = [(m["incident"], m["event"]) for m in desk.came if m["name"] == name]
-        heard = [event for (_, event), _ in groupby(dict.fromkeys(told))]
-        ends = [e.outcome for e in desk.history if e.name == name and e.outcome != "retried"]
-        streaks = [outcome for outcome, _ in groupby(ends)]
-        assert heard == ["failed", "recovered"] * (len(heard) // 2) + ["failed"] * (len(heard) % 2)
-        assert len(heard) % 2 == (ends[-1:] == ["failed"])
-        assert ("failed" in heard) == ("failed" in ends)
-        assert heard.count("failed") <= streaks.count("failed")
-    assert Counter(m["incident"] + m["event"] for m in desk.came).total() <= (
-        len({m["incident"] + m["event"] for m in desk.came}) + answers.count("lost")
-    )

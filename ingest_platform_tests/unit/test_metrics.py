@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,25 @@ from ingest_platform_tests.status_world import NOW, StatusWorld, busy_day, model
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/alerts.yaml"
 DASHBOARD = ROOT / "deploy/grafana/ingest.json"
+GFS = "weather.gfs"
 PAGE = ROOT / "docs/metrics.md"
 
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StatusWorld]:
     world = busy_day(tmp_path_factory.mktemp("busy"))
-    results.keep_purge(world.catalog, at=NOW, refused=1, unfinished=0)
+    leave_marked(world)
+    results.keep_purge(world.catalog, GFS, at=NOW, refused=1, unfinished=0)
+    results.keep_purge(world.catalog, "weather.hrrr", at=NOW - timedelta(hours=6), refused=1, unfinished=0)
     results.keep_reconcile(world.catalog, at=NOW, orphans=2, lost=1, troubles=0, message="2 orphans")
     yield world
     world.close()
+
+
+def leave_marked(world: StatusWorld) -> None:
+    """GFS' oldest cycle was marked by a purge that could not delete it."""
+    ended = NOW - timedelta(hours=12)
+    assert len(world.catalog.expire(GFS, cutoff=ended, keep_latest=0, owner="purge", limit=1)) == 1
 
 
 def scrape(world: StatusWorld) -> dict[str, Metric]:
@@ -111,8 +121,14 @@ def test_a_busy_day_is_told_as_it_was(busy: StatusWorld) -> None:
     assert value(families, "publish_to_visible_seconds_bucket", model="mrms", le="5") == 0
     assert value(families, "orphans", kind="unnamed") == 2
     assert value(families, "orphans", kind="lost") == 1
-    assert value(families, "purge_partitions_left", kind="refused") == 1
+    assert value(families, "purge_partitions_left", model="gfs", kind="refused") == 1
+    assert value(families, "ingest_last_purge_timestamp_seconds", model="gfs") == NOW.timestamp()
     assert value(families, "operation_last_run_timestamp_seconds", operation="purge") == NOW.timestamp()
+
+
+def test_what_a_purge_left_is_told_no_longer_than_it_is_there(busy: StatusWorld) -> None:
+    """Else the alarm goes on after a person has mended it, until the next purge in six hours."""
+    assert value(scrape(busy), "purge_partitions_left", model="hrrr", kind="refused") == 0
 
 
 def test_the_buckets_of_every_histogram_add_up(busy: StatusWorld) -> None:
@@ -129,12 +145,13 @@ def test_the_buckets_of_every_histogram_add_up(busy: StatusWorld) -> None:
 
 
 def test_a_model_that_was_removed_keeps_its_counters(busy: StatusWorld) -> None:
-    """Else a sum over all models goes backwards when somebody edits a YAML file."""
+    """Else a sum over all models goes backwards when somebody edits a YAML file; or its data is forgotten."""
     without = [model for name, model in models().items() if name != "mrms"]
 
     shown = render(busy.catalog, without, now=NOW).decode()
 
     assert re.search(r'^files_ingested_total\{model="mrms"\} [1-9]', shown, re.MULTILINE)
+    assert 'ingest_partitions{model="mrms",state="open"} 6.0' in shown
 
 
 def test_promtool_finds_nothing_to_say_about_the_text(busy: StatusWorld, promtool_path: Path) -> None:

@@ -98,12 +98,19 @@ def test_retention_and_reconcile_say_what_they_did_last(tmp_path: Path) -> None:
     """Else nobody notices that the store is never emptied."""
     world = StatusWorld(f"sqlite:///{tmp_path / 'ledger.db'}")
     before = shown(world)
-    results.keep_purge(world.catalog, at=NOW - timedelta(hours=2), refused=3, unfinished=0, message="denied")
+    cycle = NOW.replace(hour=6, minute=0, second=0)
+    world.see(GFS, *(lead_of(GFS, cycle - age * timedelta(days=1), 0) for age in range(3)))
+    unpurged = shown(world)
+    assert len(world.catalog.expire(GFS.source_name, cutoff=NOW, keep_latest=0, owner="purge")) == 3
+    ended = NOW - timedelta(hours=2)
+    results.keep_purge(world.catalog, GFS.source_name, at=ended, refused=3, unfinished=0, message="denied")
     results.keep_reconcile(world.catalog, at=NOW, orphans=1, lost=0, troubles=0)
     after = shown(world)
     world.close()
 
     assert before.count("has not ended yet") == 2
+    assert "<strong>not purged within a day</strong>: weather.gfs" in unpurged
+    assert "not purged within a day" not in before + after
     assert "2 h ago · 3 refused" in after
     assert "denied" in after
     assert "1 unnamed" in after

@@ -1,9 +1,11 @@
 """Failures as incidents, told once: which open, stay open in silence and close, and how a receiver hears.
 
 Decides from endings of runs and ticks that somebody else gathered, and from what it decided before; the one
-I/O is `send`. An incident opens with a failure of a job, sensor or schedule and closes with its next success.
-A message counts as told when the receiver answered 2xx, not before: an answer that is lost doubles it, and
-`incident` in the payload tells the receiver so.
+I/O is `send`. An incident opens with a failure of a job, sensor or schedule, and of a job it is one, however
+many partitions fail: an outage must not open one for each. It closes with the success that leaves none of
+these partitions failing; one that did not fail again for a day is waited for no longer. A message counts as
+told when the receiver answered 2xx, not before: an answer that is lost doubles it, and `incident` in the
+payload tells the receiver so.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ OVERLAP = timedelta(minutes=6)
 DECISION_WITHIN = timedelta(minutes=1)
 # What ended neither way for so long was renamed or switched off; it must not silence its namesake.
 FORGET_AFTER = timedelta(days=30)
+# A partition that is damaged for good is given up, or purged, and its success never comes.
+PARTITION_WAITED_FOR = timedelta(days=1)
+# The state is stored with every tick; when more fail, they fail for one reason, and the latest speak for all.
+PARTITIONS_WAITED_FOR = 16
 # The state is stored with every tick, and a chat shows no more either.
 MESSAGE_CHARACTERS = 500
 WILL_RETRY_TAG = "dagster/will_retry"
@@ -79,12 +85,15 @@ class Incident:
     model: str | None
     partition: str | None
     run_id: str | None
+    # The latest failure of each partition that has not succeeded since; "": runs and ticks without one.
+    failing: tuple[tuple[str, datetime], ...] = ()
     told: bool = False
     recovered_at: datetime | None = None
 
     @classmethod
     def opened_by(cls, failure: Ending) -> Self:
         return cls(
+            failing=((failure.partition or "", failure.at),),
             kind=failure.kind,
             name=failure.name,
             since=failure.at,
@@ -132,7 +141,7 @@ class Watch:
             return cls(looked_at=now - FIRST_LOOK + OVERLAP)
 
     def text(self) -> str:
-        """JSON: about 10 bytes an ending of the last six minutes, 300 and a message for each incident."""
+        """JSON: 10 bytes an ending of the last six minutes; an incident 300, its message, 60 a partition."""
         stored = {
             "looked_at": self.looked_at,
             "seen": sorted(self.seen),
@@ -268,17 +277,27 @@ def _failed(incidents: Sequence[Incident], failure: Ending) -> list[Incident]:
     same = next((i for i in incidents if i.concerns(failure) and not (i.told and i.recovered_at)), None)
     if same is None:
         return [*incidents, Incident.opened_by(failure)]
-    grown = replace(same, count=same.count + 1, last=failure.at, recovered_at=None)
+    failing = {**dict(same.failing), failure.partition or "": failure.at}
+    latest = sorted(failing.items(), key=lambda one: one[1])[-PARTITIONS_WAITED_FOR:]
+    grown = replace(same, count=same.count + 1, last=failure.at, failing=tuple(latest), recovered_at=None)
     return [grown if incident is same else incident for incident in incidents]
 
 
 def _closed(incidents: Sequence[Incident], success: Ending) -> list[Incident]:
     return [
-        replace(incident, recovered_at=success.at)
-        if incident.concerns(success) and incident.recovered_at is None
-        else incident
+        _without(incident, success) if incident.concerns(success) and not incident.recovered_at else incident
         for incident in incidents
     ]
+
+
+def _without(incident: Incident, success: Ending) -> Incident:
+    """The incident after a success, recovered if none is left that fails."""
+    failing = tuple(
+        (partition, at)
+        for partition, at in incident.failing
+        if partition != (success.partition or "") and success.at - at < PARTITION_WAITED_FOR
+    )
+    return replace(incident, failing=failing, recovered_at=None if failing else success.at)
 
 
 def _heard(incident: Incident) -> Incident | None:
@@ -321,7 +340,8 @@ def _why(error: OSError | HTTPException | ValueError) -> str:
 
 def _incident(stored: dict[str, object]) -> Incident:
     times = {name: _time(stored[name]) for name in ("since", "last", "recovered_at") if stored[name]}
-    return Incident(**{**stored, **times})  # type: ignore[arg-type]
+    failing = tuple((str(partition), _time(at)) for partition, at in stored["failing"])  # type: ignore[attr-defined]
+    return Incident(**{**stored, **times, "failing": failing})  # type: ignore[arg-type]
 
 
 def _time(text: object) -> datetime:
