@@ -1,15 +1,15 @@
 """The published store: one root, a folder or an S3 prefix, below which every published thing has its uri.
 
 Gives and takes bytes, hands out Icechunk storage, deletes trees. Decides nothing: the ledger says what is
-wanted. A uri is `source/partition/name` and never leads out of the root. Everything here
-that cannot be told for certain raises: only a plain 404 means absent.
+wanted. A uri is `source/partition/name` and never leads out of the root; whatever else lies
+there is somebody else's. What cannot be told for certain raises: only a plain 404 means absent.
 """
 
 import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     import icechunk
     from obstore.store import ClientConfig, S3Config
 
-URI_DEPTH = 3  # source/partition/name, as the ledger makes them
+URI_DEPTH = 3  # source/partition/name
+# As the ledger makes them. A root may be shared, and what has another form was never written by us.
+LABEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+NAME = re.compile(r"[0-9a-f]{24}")
 MARKER = "ledger-id"  # beside the sources' folders; too shallow to be a uri
 DELETE_BATCH = 1000  # the most that S3's DeleteObjects takes
 # Objects of a writer that does not know yet that its partition is being purged may appear behind us.
@@ -118,13 +121,24 @@ class Store:
                 return None
         return Stored(meta["path"], meta["size"], meta["last_modified"])
 
-    def list_uris(self) -> Iterator[str]:
-        """Every uri below the root that holds anything, in order. Half-made ones too."""
-        if self.folder is not None:
-            with self._speaking("list the root"):
-                yield from list(_folders(self.folder, URI_DEPTH))
-        else:
-            yield from self._prefixes("", URI_DEPTH)
+    def list_uris(self, sources: Collection[str] | None = None) -> Iterator[str]:
+        """Every uri that holds anything, in order, half-made ones too; None: of whichever source.
+
+        Looks into nothing else: a disk's own folder at its root may be open to nobody but root.
+        """
+        for source in self._folders("", lambda name: sources is None or name in sources):
+            for label in self._folders(source, LABEL.fullmatch):
+                for name in self._folders(f"{source}/{label}", NAME.fullmatch):
+                    yield f"{source}/{label}/{name}"
+
+    def _folders(self, parent: str, is_wanted: Callable[[str], object]) -> list[str]:
+        """Names of the folders in `parent`, in order; the root's in "". Others are not touched."""
+        with self._speaking(f"list {parent or 'the root'}"):
+            if self.folder is not None:
+                return _folders_in(self.folder, parent, is_wanted)
+            found = obstore.list_with_delimiter(self._open(), parent or None)["common_prefixes"]
+        names = [prefix.rstrip("/").rpartition("/")[2] for prefix in found]
+        return sorted(name for name in names if is_wanted(name))
 
     def weigh(self, uri: str) -> Tree | None:
         """What lies below `uri`; None if there is no object. Tells reconcile an orphan's age and size."""
@@ -200,15 +214,6 @@ class Store:
     def _open(self) -> S3Store | LocalStore:
         assert self._objects is not None  # noqa: S101 - open_store sets it
         return self._objects
-
-    def _prefixes(self, parent: str, depth: int) -> Iterator[str]:
-        if depth == 0:
-            yield parent
-            return
-        with self._speaking(f"list {parent or 'the root'}"):
-            children = obstore.list_with_delimiter(self._open(), parent or None)["common_prefixes"]
-        for child in sorted(children):
-            yield from self._prefixes(child.rstrip("/"), depth - 1)
 
     def _delete_round(self, uri: str, at: Callable[[str], None]) -> bool:
         """Delete what a listing shows; True if it showed nothing."""
@@ -336,14 +341,18 @@ def _unless_gone(error: OSError) -> None:
         raise error
 
 
-def _folders(parent: Path, depth: int) -> Iterator[str]:
-    for child in sorted(parent.iterdir()):
-        if depth == 1 and child.is_dir():
-            yield child.name
-        elif child.is_dir() and not child.is_symlink():
-            # A purge may take a folder away between the listing and this look into it.
-            with suppress(FileNotFoundError):
-                yield from [f"{child.name}/{below}" for below in _folders(child, depth - 1)]
+def _folders_in(root: Path, parent: str, is_wanted: Callable[[str], object]) -> list[str]:
+    folder = root / parent
+    if parent and folder.is_symlink():
+        return []
+    try:
+        names = [child.name for child in folder.iterdir()]
+    except FileNotFoundError:
+        # A purge may take a folder away before this look into it; nobody takes the root.
+        if not parent:
+            raise
+        return []
+    return sorted(name for name in names if is_wanted(name) and (folder / name).is_dir())
 
 
 def _delete_folder(folder: Path, at: Callable[[str], None]) -> bool:

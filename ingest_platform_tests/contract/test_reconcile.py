@@ -2,86 +2,40 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from ingest_platform.catalog.model import Snapshot
 from ingest_platform.errors import StoreUnavailable
-from ingest_platform.operations.reconcile import AGE_GUARD, ALWAYS_FEW, Findings, reconcile
-from ingest_platform.storage.store import Store
+from ingest_platform.operations.reconcile import AGE_GUARD, ALWAYS_FEW, Findings
 from ingest_platform.weather.ingest import ingest_partition
 from ingest_platform.weather.read import NotPublished
-from ingest_platform_tests.services.s3 import S3Server
-from ingest_platform_tests.weather_world import CYCLE, World, pocket, world
-
-HRRR = pocket("hrrr")
-PARTITION = HRRR.partition_key(CYCLE)
-DEAD = f"{HRRR.source_name}/{PARTITION.replace(':', '-')}/dead"
+from ingest_platform_tests.contract.reconcile_world import (
+    DEAD,
+    HRRR,
+    PARTITION,
+    ingested,
+    look,
+    lose,
+    named,
+    paths_below,
+    world_on,
+)
+from ingest_platform_tests.weather_world import World
 
 
 @pytest.fixture(params=["sqlite and folder", "postgresql and s3"])
 def here(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """A weather world on each database and each store."""
-    return _on(request.param, request, tmp_path)
+    return world_on(request.param, request, tmp_path)
 
 
 @pytest.fixture(params=["sqlite and folder", "postgresql and folder", "sqlite and s3", "postgresql and s3"])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """A weather world on each database with each store."""
-    return _on(request.param, request, tmp_path)
-
-
-def _on(servers: str, request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    environ = {}
-    if "postgresql" in servers:
-        environ["INGEST_CATALOG_URL"] = request.getfixturevalue("fresh_database")
-    if "s3" in servers:
-        server: S3Server = request.getfixturevalue("s3_server")
-        environ |= {"INGEST_STORE_URL": f"s3://{server.fresh_bucket()}/grids", **server.environment()}
-    return world(tmp_path, **environ)
-
-
-def look(place: World, *, apply: bool, hours_later: float = 3, **more: object) -> Findings:
-    """Reconcile when everything in the store is that much older."""
-    now = datetime.now(UTC) + timedelta(hours=hours_later)
-    return reconcile(
-        place.catalog,
-        place.rails.store,
-        now=now,
-        apply=apply,
-        owner="reconcile",
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def ingested(place: World) -> Snapshot:
-    """Two leads are published."""
-    for lead in (0, 1):
-        place.put_lead(HRRR, lead)
-    place.ingest(HRRR)
-    return named(place)
-
-
-def named(place: World) -> Snapshot:
-    live = place.catalog.published(HRRR.source_name, PARTITION)
-    assert live is not None
-    return live
-
-
-def lose(store: Store, *paths: str) -> None:
-    """An operator's hand, or the provider's."""
-    import obstore
-
-    for path in paths:
-        obstore.delete(store._open(), path)
-
-
-def paths_below(store: Store, folder: str) -> list[str]:
-    import obstore
-
-    return sorted(meta["path"] for page in obstore.list(store._open(), folder) for meta in page)
+    return world_on(request.param, request, tmp_path)
 
 
 @pytest.mark.case(24)
@@ -276,7 +230,7 @@ def test_more_orphans_than_a_store_can_well_have_are_shown_and_kept(share: float
     """Else a ledger restored from last week's backup costs a week of data."""
     ingested(place)
     for number in range(ALWAYS_FEW + 1):
-        place.rails.store.put(f"{DEAD}{number:02}/chunks/c", b"x")
+        place.rails.store.put(f"{DEAD[:-2]}{number:02}/chunks/c", b"x")
 
     done = look(place, apply=True, max_share=share)
 

@@ -18,6 +18,7 @@ from ingest_platform_tests.faulty_server import Fault, FaultyServer, Refuse, Req
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)  # a day after the server's objects were written
 GONE, KEPT, REFUSED = cycles(3)
+ORPHAN, OTHER = (f"{SOURCE}/2026/{digit * 24}" for digit in "ab")
 DENIED = Refuse(403, body=b"<Error><Code>AccessDenied</Code></Error>")
 
 
@@ -31,7 +32,7 @@ def server() -> Iterator[FaultyServer]:
 def store(server: FaultyServer, ledger: World) -> Store:
     """Three published partitions, the first without its snapshot, and an orphan."""
     server.put("ours", "p/ledger-id", ledger.catalog.ledger_id.encode())
-    server.put("ours", f"p/{SOURCE}/2026/orphan/chunks/c", b"x")
+    server.put("ours", f"p/{ORPHAN}/chunks/c", b"x")
     for key in (GONE, KEPT, REFUSED):
         claim = ledger.ingested(sighting(f"{key}/f000", partition=key), partition=key)
         if key != GONE:
@@ -87,20 +88,20 @@ def test_a_listing_that_fails_calls_nothing_an_orphan(
         look(ledger, store)
 
     assert ledger.count("partitions_repaired_total") == 0
-    assert any("orphan" in key for key in server.buckets["ours"])
+    assert any(ORPHAN in key for key in server.buckets["ours"])
 
 
 def test_an_orphan_that_may_not_be_deleted_is_told_and_stops_no_other(
     ledger: World, store: Store, server: FaultyServer
 ) -> None:
     """Else a missing right fills the disk in silence."""
-    server.undeletable.add(f"p/{SOURCE}/2026/orphan/chunks/c")
-    server.put("ours", f"p/{SOURCE}/2026/other/chunks/c", b"x")
+    server.undeletable.add(f"p/{ORPHAN}/chunks/c")
+    server.put("ours", f"p/{OTHER}/chunks/c", b"x")
 
     done = look(ledger, store)
 
-    assert [orphan.uri for orphan in done.removed] == [f"{SOURCE}/2026/other"]
-    assert [getattr(item, "uri", "") for item in done.left] == [f"{SOURCE}/2026/orphan"]
+    assert [orphan.uri for orphan in done.removed] == [OTHER]
+    assert [getattr(item, "uri", "") for item in done.left] == [ORPHAN]
     assert "could not delete" in done.message
     assert ledger.count("orphans_removed_total") == 1
 

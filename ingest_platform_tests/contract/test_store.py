@@ -18,8 +18,9 @@ from ingest_platform_tests.contract.retention_world import folder_of_nobody, giv
 from ingest_platform_tests.faulty_server import faulty_server
 from ingest_platform_tests.services.s3 import S3Server
 
-URI = "weather.gfs/2026-11-21T00/a1b2"
-OTHER = "weather.gfs/2026-11-21T06/c3d4"
+URI = "weather.gfs/2026-11-21T00/00000000000000000000a1b2"
+OTHER = "weather.gfs/2026-11-21T06/00000000000000000000c3d4"
+HALF = "weather.hrrr/2026-11-21T06/00000000000000000000e5f6"
 ESCAPES = ["", ".", "..", "../x", "a/../../x", "/etc", "a//b", "a/./b", "a/", "a\0b", "a\\b"]
 
 
@@ -66,9 +67,9 @@ def test_every_uri_that_holds_anything_is_listed(store: Store) -> None:
     store.put(f"{URI}/snapshots/s1", b"x")
     store.put(f"{URI}/chunks/c1", b"x")
     store.put(f"{OTHER}/config.yaml", b"x")
-    store.put("weather.hrrr/2026-11-21T06/half/refs/r", b"x")
+    store.put(f"{HALF}/refs/r", b"x")
 
-    assert list(store.list_uris()) == [URI, OTHER, "weather.hrrr/2026-11-21T06/half"]
+    assert list(store.list_uris()) == [URI, OTHER, HALF]
 
 
 def test_an_empty_store_lists_nothing(store: Store) -> None:
@@ -85,7 +86,8 @@ def test_deleting_takes_the_whole_tree_and_nothing_beside_it(store: Store) -> No
 
     store.delete_tree(URI)
 
-    assert list(store.list_uris()) == [f"{URI}5", OTHER]
+    assert store.weigh(f"{URI}5") is not None
+    assert list(store.list_uris()) == [OTHER]
     assert store.weigh(URI) is None
     assert store.weigh(OTHER) is not None
 

@@ -35,7 +35,7 @@ from ingest_platform_tests.weather_world import NOON, World, pocket
 MODEL = pocket("mrms", ["reflectivity_composite"])
 HOURS = [MODEL.partition_key(NOON - timedelta(hours=age)) for age in (3, 2, 1)]
 LOST = HOURS[:2]
-ORPHANS = [f"{MODEL.source_name}/{HOURS[0]}/{name}" for name in ("half", "left", "spare")]
+ORPHANS = [f"{MODEL.source_name}/{HOURS[0]}/{name}" for name in ("a" * 24, "b" * 24, "c" * 24)]
 # The trees without a name, and what is left of the lost ones when they were fetched again.
 TO_REMOVE = len(ORPHANS) + len(LOST)
 

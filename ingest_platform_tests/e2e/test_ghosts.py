@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +11,13 @@ import pytest
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
+from sqlalchemy import literal
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Sighting
-from ingest_platform.operations.watch.defs import end_ghosts
-from ingest_platform.operations.watch.ghosts import SILENCE
+from ingest_platform.catalog.tables import UtcTime
+from ingest_platform.operations.watch.defs import end_ghosts, ghost_sensor
+from ingest_platform.operations.watch.ghosts import CONFIRMED_AFTER, SILENCE, Suspects
 from ingest_platform.resources import resources
 from ingest_platform.weather.defs import definitions
 from ingest_platform_tests.e2e.place import Place
@@ -31,6 +33,7 @@ class Scene:
 
     instance: dg.DagsterInstance
     catalog: Catalog
+    catalog_url: str
 
     def started(self, job: str = "ingest_gfs") -> dg.DagsterRun:
         """A run that its worker reported as started, and about which nothing was heard since."""
@@ -47,12 +50,13 @@ class Scene:
             everything.resolve_job_def(job), tags={"dagster/partition": PARTITION}
         )
 
-    def claim(self, run: dg.DagsterRun, lease: timedelta = timedelta(minutes=2)) -> None:
-        now = datetime.now(UTC)
-        seen = Sighting("noaa", "key", "etag", 1, now, PARTITION, now, "slot")
-        self.catalog.see("weather.gfs", [seen])
-        held = self.catalog.claim("weather.gfs", PARTITION, owner=f"run {run.run_id}", lease=lease)
-        assert held is not None
+    def claim(self, run: dg.DagsterRun, ago: timedelta = timedelta(0)) -> None:
+        """The run took its partition so long ago, by the ledger's clock."""
+        at = datetime.now(UTC) - ago
+        seen = Sighting("noaa", "key", "etag", 1, at, PARTITION, at, "slot")
+        with Catalog.open(self.catalog_url, now=lambda: literal(at, UtcTime())) as catalog:
+            catalog.see("weather.gfs", [seen])
+            assert catalog.claim("weather.gfs", PARTITION, owner=f"run {run.run_id}") is not None
 
     def status(self, run: dg.DagsterRun) -> dg.DagsterRunStatus:
         now = self.instance.get_run_by_id(run.run_id)
@@ -90,23 +94,33 @@ def scene(place: Place) -> Iterator[Scene]:
 def opened(place: Place) -> Iterator[Scene]:
     home = place.environ["DAGSTER_HOME"]
     with dg.DagsterInstance.from_config(str(Path(home))) as instance, place.catalog() as catalog:
-        yield Scene(instance, catalog)
+        yield Scene(instance, catalog, place.settings.catalog_url)
 
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
+def end(scene: Scene, looks: int = 2) -> list[str]:
+    """The ids of the runs that so many looks of the sensor, a minute apart, have ended."""
+    ended: list[str] = []
+    suspects = Suspects()
+    for look in range(looks):
+        at = now() + LATER + look * CONFIRMED_AFTER
+        found, suspects = end_ghosts(scene.instance, scene.catalog, SOURCES, suspects, now=at)
+        ended += [ghost.run_id for ghost in found]
+    return ended
+
+
 def test_a_run_whose_lease_ran_out_is_ended_with_the_reason_and_frees_its_pool(scene: Scene) -> None:
     """Else one lost machine stops a model until a person happens to look."""
     ghost = scene.started()
-    scene.claim(ghost)
+    scene.claim(ghost, ago=LATER)
     waiting = scene.created()
     assert scene.is_blocked(waiting)
 
-    ended = end_ghosts(scene.instance, scene.catalog, SOURCES, now=now() + LATER)
+    assert end(scene) == [ghost.run_id]
 
-    assert [found.run_id for found in ended] == [ghost.run_id]
     assert scene.status(ghost) is dg.DagsterRunStatus.FAILURE
     (message,) = scene.messages(ghost)
     assert message.startswith(f"Nobody works on this run: its lease on weather.gfs {PARTITION} ran out")
@@ -114,15 +128,46 @@ def test_a_run_whose_lease_ran_out_is_ended_with_the_reason_and_frees_its_pool(s
     run = scene.instance.get_run_by_id(ghost.run_id)
     assert run is not None
     assert run.tags[RUN_FAILURE_REASON_TAG] == "UNEXPECTED_TERMINATION"
-    assert end_ghosts(scene.instance, scene.catalog, SOURCES, now=now() + LATER) == ()
+    assert end(scene) == []
 
 
-def test_a_run_at_work_is_left_alone(scene: Scene) -> None:
+def test_the_sensor_ends_whom_two_of_its_ticks_suspect(place: Place, scene: Scene) -> None:
+    """Else a suspicion is forgotten from tick to tick, and no ghost is ever ended."""
+    ghost = scene.started()
+    scene.claim(ghost, ago=LATER)
+    sensor = ghost_sensor(place.environ)
+
+    first = sensor(dg.build_sensor_context(scene.instance, resources={"catalog": scene.catalog}))
+    assert isinstance(first, dg.SensorResult)
+    before = Suspects.parse(first.cursor)
+    assert (set(before.since), scene.status(ghost)) == ({ghost.run_id}, dg.DagsterRunStatus.STARTED)
+
+    a_minute_ago = {run: at - CONFIRMED_AFTER for run, at in before.since.items()}
+    kept = replace(before, since=a_minute_ago).text()
+    sensor(dg.build_sensor_context(scene.instance, cursor=kept, resources={"catalog": scene.catalog}))
+    assert scene.status(ghost) is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_claims_again_before_the_second_look_goes_on(scene: Scene) -> None:
+    """Else a run that worked long on a batch without a commit is ended between it and the next."""
+    healthy = scene.started()
+    at = now() + LATER
+    ended, suspects = end_ghosts(scene.instance, scene.catalog, SOURCES, Suspects(), now=at)
+    assert (ended, set(suspects.since)) == ((), {healthy.run_id})
+
+    scene.claim(healthy)
+
+    at += CONFIRMED_AFTER
+    assert end_ghosts(scene.instance, scene.catalog, SOURCES, suspects, now=at) == ((), Suspects(at))
+    assert scene.status(healthy) is dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_at_work_is_left_alone_though_the_host_s_clock_is_ahead(scene: Scene) -> None:
     """Else the cure kills what it should protect."""
     healthy = scene.started()
-    scene.claim(healthy, lease=2 * LATER)
+    scene.claim(healthy)
 
-    assert end_ghosts(scene.instance, scene.catalog, SOURCES, now=now() + LATER) == ()
+    assert end(scene) == []
 
     assert scene.status(healthy) is dg.DagsterRunStatus.STARTED
     assert scene.messages(healthy) == []
@@ -132,6 +177,6 @@ def test_a_run_that_holds_no_leases_is_not_judged_by_them(scene: Scene) -> None:
     """Else every check and every purge that takes long is ended."""
     check = scene.started("check_gfs")
 
-    assert end_ghosts(scene.instance, scene.catalog, SOURCES, now=now() + LATER) == ()
+    assert end(scene) == []
 
     assert scene.status(check) is dg.DagsterRunStatus.STARTED

@@ -16,7 +16,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.operations.watch import alerts
-from ingest_platform.operations.watch.ghosts import Ghost, Running, ghosts
+from ingest_platform.operations.watch.ghosts import Ghost, Running, Suspects, confirm, ghosts
 from ingest_platform.settings import Settings
 from ingest_platform.weather.config import load_models
 
@@ -182,25 +182,34 @@ def ghost_sensor(environ: Mapping[str, str]) -> dg.SensorDefinition:
     )
     def ghost_sensor(
         context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]
-    ) -> dg.SkipReason:
-        ended = end_ghosts(context.instance, catalog, sources, now=datetime.now(UTC))
-        return dg.SkipReason("; ".join(f"ended run {ghost.run_id}: {ghost.why}" for ghost in ended) or "none")
+    ) -> dg.SensorResult:
+        before = Suspects.parse(context.cursor)
+        ended, suspects = end_ghosts(context.instance, catalog, sources, before, now=datetime.now(UTC))
+        told = "; ".join(f"ended run {ghost.run_id}: {ghost.why}" for ghost in ended) or "none"
+        return dg.SensorResult(skip_reason=told, cursor=suspects.text())
 
     return ghost_sensor
 
 
 def end_ghosts(
-    instance: dg.DagsterInstance, catalog: Catalog, sources: Mapping[str, str], *, now: datetime
-) -> tuple[Ghost, ...]:
-    """End the runs that nobody works on any more, each with the reason. Returns those that were ended.
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    sources: Mapping[str, str],
+    before: Suspects,
+    *,
+    now: datetime,
+) -> tuple[tuple[Ghost, ...], Suspects]:
+    """End the runs that nobody works on any more, each with the reason; whom the last look did not suspect
+    is suspected only. Returns those that were ended, and the suspects for the next look.
 
     `sources`: the ledger's name of what a job, or an asset by its path, ingests. An ended run's pool has its
     slot back at once, for pools count whole runs; Dagster launches it again as any whose worker crashed.
     """
     started = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     running = [found for record in started if (found := _running(record, sources)) is not None]
+    sure, suspects = confirm(before, ghosts(catalog, running, now=now), now=now)
     ended = []
-    for ghost in ghosts(catalog, running, now=now):
+    for ghost in sure:
         run = instance.get_run_by_id(ghost.run_id)
         # It may have ended, or been deleted, while the ledger was asked.
         if run is None or run.is_finished:
@@ -208,7 +217,7 @@ def end_ghosts(
         crashed = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
         instance.report_run_failed(run, ghost.why, crashed)
         ended.append(ghost)
-    return tuple(ended)
+    return tuple(ended), suspects
 
 
 def _running(record: dg.RunRecord, sources: Mapping[str, str]) -> Running | None:
