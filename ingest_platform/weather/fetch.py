@@ -56,7 +56,7 @@ GZIP_SIGNATURE = b"\x1f\x8b\x08"
 class Message:
     """One wanted GRIB2 message, whole: its frame was checked, its values were not."""
 
-    payload: bytes
+    payload: bytes | memoryview  # of a range that holds its neighbours too
     offset: int
     parameter: Parameter
     level: str
@@ -241,13 +241,14 @@ def coalesce(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _cut(
     spans: set[tuple[int, int]], ranges: Sequence[tuple[int, int]], bodies: Sequence[bytes]
-) -> dict[int, bytes]:
+) -> dict[int, memoryview]:
     """Each span's bytes by its offset; _NotAsIndexedError if one is not exactly one message."""
-    payloads: dict[int, bytes] = {}
+    payloads: dict[int, memoryview] = {}
     for (start, length), body in zip(ranges, bodies, strict=True):
+        view = memoryview(body)
         for offset, size in spans:
             if start <= offset < start + length:
-                payload = body[offset - start : offset - start + size]
+                payload = view[offset - start : offset - start + size]
                 if error := frame_error(payload, size):
                     raise _NotAsIndexedError(f"the inventory's message at byte {offset:,} {error}")
                 payloads[offset] = payload

@@ -27,22 +27,15 @@ import icechunk
 import numpy as np
 import zarr
 from isal import isal_zlib
-from zarr.codecs import BloscCodec
-from zarr.core.sync import sync
 
 from ingest_platform.catalog.model import Claim
 from ingest_platform.errors import StoreUnavailable
+from ingest_platform.weather.chunks import CHUNK_CELLS, CODEC, Place, chunk_shape, put_grid
 from ingest_platform.weather.model import Geometry, Grid, Kind, Model, SourceFile
 
 # The default format keeps all refs and snapshots of a folder in one object and loses acknowledged
 # commits when two writers meet (protocol.md, findings); format 1 kept 48 of 48 in every mode.
 ICECHUNK_SPEC = 1
-# zstd 1 with byte shuffle packs a 1440 × 721 float32 field in 13 ms to 1.5 MB; zstd 3 takes 32 ms for
-# 6 % less (specs/weather.md, 4.2).
-CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
-# A GFS or HRRR field stays one chunk; a 24.5-million-cell radar mosaic becomes sixteen, so that
-# reading a county does not inflate the country.
-CHUNK_CELLS = 2_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -74,6 +67,7 @@ class Draft:
     lock: threading.Lock = field(default_factory=threading.Lock)
     axes: dict[str, dict[int, int]] = field(default_factory=dict)  # axis name → stored value → index
     inherited: dict[str, int] = field(default_factory=dict)  # axis name → length in the base snapshot
+    arrays: dict[tuple[str, str], str] = field(default_factory=dict)  # parameter and layout → array
 
 
 def open_draft(store: Store, model: Model, claim: Claim, at: Callable[[str], None]) -> Draft:
@@ -139,9 +133,8 @@ def write(draft: Draft, file: SourceFile, grid: Grid) -> Written:
     values = np.ascontiguousarray(grid.values)
     with _store_faults(f"{file.key}: {grid.parameter.name} was not stored"):
         array = _array_for(draft, file, grid)
-        array[place] = values
-        size = _encoded_size(draft, array, place)
-    return Written(array.path, index, level_index, size, f"crc32:{isal_zlib.crc32(values):08x}")
+        size = put_grid(draft.session.store, Place(array, place), values, _fill(grid))
+    return Written(array, index, level_index, size, f"crc32:{isal_zlib.crc32(values):08x}")
 
 
 def seal(draft: Draft, message: str) -> str:
@@ -256,16 +249,24 @@ def _coordinate(
     array.attrs.update(attributes)
 
 
-def _array_for(draft: Draft, file: SourceFile, grid: Grid) -> zarr.Array[Any]:
+def _array_for(draft: Draft, file: SourceFile, grid: Grid) -> str:
     """The parameter's array; its sibling `<name>__2` … where geometry or packing differ."""
     layout = _layout_id(grid)
+    name = grid.parameter.name
     with draft.lock:
-        for name in _sibling_names(grid.parameter.name):
-            array = draft.root.get(name)
-            if array is None:
-                return _create_array(draft, name, _axis_name(draft.model, file), layout, grid)
-            if isinstance(array, zarr.Array) and array.attrs["layout"] == layout:
-                return array
+        if (name, layout) not in draft.arrays:
+            draft.arrays[name, layout] = _found_or_created(draft, _axis_name(draft.model, file), layout, grid)
+        return draft.arrays[name, layout]
+
+
+def _found_or_created(draft: Draft, axis: str, layout: str, grid: Grid) -> str:
+    for name in _sibling_names(grid.parameter.name):
+        array = draft.root.get(name)
+        if array is None:
+            _create_array(draft, name, axis, layout, grid)
+            return name
+        if isinstance(array, zarr.Array) and array.attrs["layout"] == layout:
+            return name
     raise AssertionError("unreachable: sibling names do not end")
 
 
@@ -278,7 +279,14 @@ def _sibling_names(name: str) -> Iterable[str]:
 
 
 def _layout_id(grid: Grid) -> str:
-    parts = (_geometry_id(grid.geometry), grid.packing, grid.values.dtype.str, grid.parameter.levels_hpa)
+    parts = (
+        _geometry_id(grid.geometry),
+        grid.packing,
+        grid.values.dtype.str,
+        grid.parameter.levels_hpa,
+        CHUNK_CELLS,
+        CODEC.to_dict(),
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
@@ -287,30 +295,26 @@ def _geometry_id(geometry: Geometry) -> str:
     return digest.hexdigest()[:12]
 
 
-def _create_array(draft: Draft, name: str, axis: str, layout: str, grid: Grid) -> zarr.Array[Any]:
+def _create_array(draft: Draft, name: str, axis: str, layout: str, grid: Grid) -> None:
     y_name, x_name, mapping = _place_geometry(draft, grid.geometry)
     hpa = grid.parameter.levels_hpa
     levels = _place_levels(draft, hpa) if hpa else ()
     ny, nx = grid.values.shape
-    array = draft.root.create_array(
+    draft.root.create_array(
         name,
         shape=(len(draft.axes[axis]), *((len(hpa),) if hpa else ()), ny, nx),
-        chunks=(1, *((1,) if hpa else ()), *_chunk_shape(ny, nx)),
+        chunks=(1, *((1,) if hpa else ()), *chunk_shape(ny, nx)),
         dtype=grid.values.dtype,
-        fill_value=math.nan if grid.packing is None else grid.packing.fill,
+        fill_value=_fill(grid),
         compressors=[CODEC],
         dimension_names=[axis, *levels, y_name, x_name],
         config={"write_empty_chunks": False},
+        attributes=_array_attributes(grid, mapping, layout),
     )
-    array.attrs.update(_array_attributes(grid, mapping, layout))
-    return array
 
 
-def _chunk_shape(ny: int, nx: int) -> tuple[int, int]:
-    split = 1
-    while math.ceil(ny / split) * math.ceil(nx / split) > CHUNK_CELLS:
-        split += 1
-    return math.ceil(ny / split), math.ceil(nx / split)
+def _fill(grid: Grid) -> float:
+    return math.nan if grid.packing is None else grid.packing.fill
 
 
 def _array_attributes(grid: Grid, mapping: str, layout: str) -> dict[str, Any]:
@@ -370,15 +374,3 @@ def _place_geometry(draft: Draft, geometry: Geometry) -> tuple[str, str, str]:
 def _dimensions(array: zarr.Array[Any]) -> tuple[str, ...]:
     names: Any = array.metadata.to_dict().get("dimension_names") or ()
     return tuple(names)
-
-
-def _encoded_size(draft: Draft, array: zarr.Array[Any], place: tuple[int, ...]) -> int:
-    """Bytes of the chunks at `place`, as the draft holds them; a chunk that is all missing takes none."""
-    grid_chunks = [range(math.ceil(n / c)) for n, c in zip(array.shape[-2:], array.chunks[-2:], strict=True)]
-    total = 0
-    for row in grid_chunks[0]:
-        for column in grid_chunks[1]:
-            key = "/".join((array.path, "c", *map(str, (*place, row, column))))
-            if sync(draft.session.store.exists(key)):
-                total += sync(draft.session.store.getsize(key))
-    return total

@@ -124,7 +124,7 @@ def fetcher(place: Place, nasty: Nasty, folder: Path, executor: Executor) -> Cal
 
 
 def grids(fetched: Fetched) -> list[tuple[str | None, bytes]]:
-    return [(message.parameter.variable, message.payload) for message in fetched.messages]
+    return [(message.parameter.variable, bytes(message.payload)) for message in fetched.messages]
 
 
 Fetch = Callable[..., Fetched]
