@@ -131,7 +131,9 @@ def _stored(image: Any, payload: bytes) -> NDArray[np.int16]:
     chunks = _deflated_chunks(image)
     if chunks is None:
         return np.ascontiguousarray(image[()], dtype=native)
-    canvas = np.full(image.shape, image.fillvalue, dtype=native)
+    canvas = np.empty(image.shape, dtype=native)
+    if len(chunks) < _chunk_count(image):  # what was never written is the fill
+        canvas.fill(image.fillvalue)
     place = _placer(canvas, image, payload)
     if len(chunks) < INFLATE_THREADS:
         place(chunks)
@@ -139,6 +141,11 @@ def _stored(image: Any, payload: bytes) -> NDArray[np.int16]:
     with ThreadPoolExecutor(INFLATE_THREADS) as pool:
         list(pool.map(place, batched(chunks, _CHUNKS_AT_ONCE)))
     return canvas
+
+
+def _chunk_count(image: Any) -> int:
+    rows, columns = (-(-cells // side) for cells, side in zip(image.shape, image.chunks, strict=True))
+    return int(rows * columns)
 
 
 # A task of 16 chunks inflates for some 6 ms, well above what a hand-over between threads costs.

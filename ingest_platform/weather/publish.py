@@ -68,6 +68,7 @@ class Draft:
     axes: dict[str, dict[int, int]] = field(default_factory=dict)  # axis name → stored value → index
     inherited: dict[str, int] = field(default_factory=dict)  # axis name → length in the base snapshot
     arrays: dict[tuple[str, str], str] = field(default_factory=dict)  # parameter and layout → array
+    geometries: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # identity → y, x, mapping
 
 
 def open_draft(store: Store, model: Model, claim: Claim, at: Callable[[str], None]) -> Draft:
@@ -244,9 +245,9 @@ def _coordinate(
         dtype=values.dtype,
         chunks=values.shape or (),
         dimension_names=list(dimensions),
+        attributes=attributes,
     )
     array[...] = values
-    array.attrs.update(attributes)
 
 
 def _array_for(draft: Draft, file: SourceFile, grid: Grid) -> str:
@@ -355,9 +356,16 @@ def _place_levels(draft: Draft, hpa: tuple[int, ...]) -> tuple[str]:
 def _place_geometry(draft: Draft, geometry: Geometry) -> tuple[str, str, str]:
     """Names of the y and x coordinates and of the grid mapping, stored if they were not."""
     identity = _geometry_id(geometry)
-    for y_name, x_name, mapping in zip(
+    if identity not in draft.geometries:
+        draft.geometries[identity] = _found_or_stored(draft, geometry, identity)
+    return draft.geometries[identity]
+
+
+def _found_or_stored(draft: Draft, geometry: Geometry, identity: str) -> tuple[str, str, str]:
+    for names in zip(
         *(_sibling_names(n) for n in (geometry.y_name, geometry.x_name, geometry.grid_mapping)), strict=False
     ):
+        y_name, x_name, mapping = names
         stored = draft.root.get(y_name)
         if stored is None:
             _coordinate(
@@ -365,9 +373,9 @@ def _place_geometry(draft: Draft, geometry: Geometry) -> tuple[str, str, str]:
             )
             _coordinate(draft, x_name, geometry.x, (x_name,), dict(geometry.x_attributes))
             _coordinate(draft, mapping, np.array(0, dtype="<i4"), (), dict(geometry.crs))
-            return y_name, x_name, mapping
+            return names
         if stored.attrs["geometry"] == identity:
-            return y_name, x_name, mapping
+            return names
     raise AssertionError("unreachable: sibling names do not end")
 
 
