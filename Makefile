@@ -35,8 +35,10 @@ lint: $(READY) ## Style, types, and whether Dagster can load the definitions
 	$(BIN)/mypy
 	$(ACTIVE) $(BIN)/dg check defs
 
-bench: $(READY) ## The measurements behind the numbers
-	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done
+bench: $(READY) ## The measurements behind the numbers; `ARGS="gfs_hour"` for some; all rewrite README.md's table
+	.tools/bin/uv sync --locked --group bench
+	$(BIN)/python -m ingest_platform_tests.services install
+	$(BIN)/python -m benchmarks $(ARGS)
 
 services: $(READY) ## Start PostgreSQL, Redis, S3 and Weaviate on loopback; prints their endpoints as `export` lines
 	@$(BIN)/python -m ingest_platform_tests.services install
