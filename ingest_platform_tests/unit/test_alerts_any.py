@@ -32,8 +32,17 @@ GIVEN_UP: list[Step] = [
     *[("a", None, "rest"), ("a", "06", "succeeded")] * 3,
 ]
 
+# Its recovery was refused, and it fails again before the receiver takes anything.
+FAILED_AGAIN: list[Step] = [
+    ("a", None, "failed"),
+    ("a", None, "succeeded"),
+    ("a", None, "look"),
+    ("a", None, "failed"),
+]
+
 
 @given(steps, answers)
+@example(FAILED_AGAIN, ["taken", "refused", "refused"])
 @example(GIVEN_UP, ["lost", "refused"])
 def test_the_receiver_always_knows_the_truth_in_the_end(
     steps: Sequence[Step], answers: Sequence[Answer]

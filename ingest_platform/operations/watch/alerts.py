@@ -118,8 +118,8 @@ class Incident:
             return "failed"
         return None if self.recovered_at is None else "recovered"
 
-    def concerns(self, ending: Ending) -> bool:
-        return (self.kind, self.name) == (ending.kind, ending.name)
+    def concerns(self, other: Ending | Incident) -> bool:
+        return (self.kind, self.name) == (other.kind, other.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +193,16 @@ def deliver(
 ) -> tuple[Watch, Undelivered | None]:
     """Tell the receiver what it has not heard; the watch that knows what it has, and the last refusal.
 
-    One message that the receiver refuses holds up no other. `budget` returns the seconds left.
+    One message that the receiver refuses holds up no other, except what came later of the same job: a
+    recovery that arrives after the next failure would be believed. `budget` returns the seconds left.
     """
     refusal = None
     kept: list[Incident | None] = []
     for incident in watch.incidents:
         left: Incident | None = incident
+        waits = any(earlier and earlier.news and earlier.concerns(incident) for earlier in kept)
         try:
-            while left is not None and left.news is not None and budget() > 0:
+            while not waits and left is not None and left.news is not None and budget() > 0:
                 post(payload(left))
                 left = _heard(left)
         except Undelivered as error:
