@@ -22,6 +22,7 @@ from ingest_platform.catalog.counters import of_source
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, PartitionRow
 from ingest_platform.errors import IngestError, LostLease, StoreUnavailable
+from ingest_platform.operations.proofs import proof_of
 from ingest_platform.operations.results import keep_reconcile
 from ingest_platform.storage.store import Store
 
@@ -138,8 +139,8 @@ def reconcile(
 ) -> Findings:
     """Find orphans and losses, and with `apply` remove the ones and queue the others again.
 
-    Without `apply` nothing changes anywhere. `deep` asks for every chunk and manifest that a snapshot needs,
-    else for the snapshot itself alone. `now` judges the orphans' age only. `max_share`: of the stored
+    Without `apply` nothing changes anywhere. `deep` asks for every object that a snapshot needs, else for the
+    one alone that proves it. `now` judges the orphans' age only. `max_share`: of the stored
     uris, 0 to 1; where more are orphans, none is deleted.
 
     With `apply` the result is kept in the ledger. Raises PermanentError if the store is not this ledger's,
@@ -283,14 +284,13 @@ class _Visit:
     def _look(self, row: PartitionRow, deep: bool) -> Loss | None:
         assert row.uri is not None  # noqa: S101 - a partition with a snapshot has a place
         assert row.snapshot is not None  # noqa: S101 - find_lost takes no other
+        proof = proof_of(row.source)
+        path = proof.path(row.uri, row.snapshot)
         missing: tuple[str, ...] = ()
-        path = f"{row.uri}/snapshots/{row.snapshot}"
         if self.store.head(path) is None:
             missing = (path,)
         elif deep:
-            from ingest_platform.storage.repository import missing_objects
-
-            missing = missing_objects(self.store, row.uri, row.snapshot)
+            missing = proof.missing(self.store, row.uri, row.snapshot)
         return Loss(row.source, row.partition, row.uri, row.snapshot, missing) if missing else None
 
     def repair(self, lost: Sequence[Loss]) -> None:
