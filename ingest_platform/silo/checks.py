@@ -146,14 +146,14 @@ def conditional_requests(state: State) -> str | None:
 
 def records_announced(state: State) -> str | None:
     """The live snapshot was counted against the backend's own number."""
-    return next(
-        (told for told in (state.live.warnings if state.live else ()) if "x-total-records" in told), None
-    )
+    return next((told for told in _warnings(state) if "x-total-records" in told), None)
 
 
 def lineages_known(state: State) -> str | None:
     """No lineage value was taken for null because its definition file does not know it."""
-    return (
-        "; ".join(told for told in (state.live.warnings if state.live else ()) if "lineage system" in told)
-        or None
-    )
+    return "; ".join(told for told in _warnings(state) if "lineage system" in told) or None
+
+
+def _warnings(state: State) -> tuple[str, ...]:
+    """What the import of the live snapshot remarked."""
+    return state.live.warnings if state.live else ()
