@@ -142,7 +142,7 @@ def silo_import(
         elif not (catalog.has_due(SOURCE, organism.id) or ingest.needs_serving(rails, organism)):
             discover.poll(rails, organism)
         report = ingest.import_organism(
-            rails, organism, owner=f"run {context.run_id}", accept_row_drop=config.accept_row_drop
+            rails, organism, owner=f"run {context.run.run_id}", accept_row_drop=config.accept_row_drop
         )
     for warning in report.warnings:
         context.log.warning(warning)
