@@ -23,7 +23,7 @@ from ingest_platform.cli.choice import (
     read_choice,
     told_in_a_sentence,
 )
-from ingest_platform.weather.model import Model
+from ingest_platform.silo.read import SOURCE
 
 if TYPE_CHECKING:
     from ingest_platform.catalog.ledger import Catalog
@@ -43,14 +43,15 @@ def purge(models: str | None, dry_run: bool, as_json: bool) -> None:
     from ingest_platform.operations import retention
     from ingest_platform.storage.store import store_of
 
-    settings, chosen = read_choice(models, disabled_too=True)
-    policies, now = retention.policies(chosen), datetime.now(UTC)
-    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+    # An organism has no policy: it has no time of its own that could be over.
+    choice = read_choice(models, disabled_too=True)
+    policies, now = retention.policies(choice.models), datetime.now(UTC)
+    with told_in_a_sentence(), Catalog.open(choice.settings.catalog_url) as catalog:
         if dry_run:
             planned = retention.rows(retention.plan(catalog, policies, now=now))
             _show("would be purged", {"partitions": len(planned), "purged": planned}, "purged", as_json)
             return
-        done = retention.purge(catalog, store_of(settings), policies, now=now, owner=owner())
+        done = retention.purge(catalog, store_of(choice.settings), policies, now=now, owner=owner())
         _show("purged", done.facts(), "purged", as_json)
         if done.error is not None:
             raise done.error
@@ -73,7 +74,7 @@ def reconcile(apply: bool, deep: bool, max_share: float, as_json: bool) -> None:
     from ingest_platform.operations import reconcile as operation
     from ingest_platform.storage.store import store_of
 
-    settings, _ = read_choice(None)
+    settings = read_choice(None).settings
     with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
         found = operation.reconcile(
             catalog,
@@ -99,7 +100,7 @@ def reconcile(apply: bool, deep: bool, max_share: float, as_json: bool) -> None:
 def requeue(models: str | None, partition: str | None) -> None:
     """Give quarantined objects another try."""
     _each_source(
-        models, lambda catalog, model: catalog.requeue(model.source_name, partition), "objects are due"
+        models, lambda catalog, source, key: catalog.requeue(source, key or partition), "objects are due"
     )
 
 
@@ -109,7 +110,7 @@ def requeue(models: str | None, partition: str | None) -> None:
 def unpin(models: str | None, partition: str | None) -> None:
     """Hand what a backfill brought back to retention again."""
     _each_source(
-        models, lambda catalog, model: catalog.unpin(model.source_name, partition), "partitions unpinned"
+        models, lambda catalog, source, key: catalog.unpin(source, key or partition), "partitions unpinned"
     )
 
 
@@ -120,32 +121,34 @@ def metrics(host: str, port: int) -> None:
     """Serve the metrics for Prometheus and the status page for people, until SIGINT or SIGTERM."""
     from ingest_platform.operations.server import serve
 
-    settings, chosen = read_choice(None)
+    choice = read_choice(None)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
         serve(
-            settings.catalog_url,
-            chosen,
+            choice.settings.catalog_url,
+            choice.models,
             stop=stop,
             host=host,
             port=port,
-            dagster_url=settings.dagster_url,
+            dagster_url=choice.settings.dagster_url,
             ready=lambda url: click.echo(f"status page {url}/  metrics {url}/metrics"),
         )
     except OSError as error:
         raise click.ClickException(f"{host}:{port}: {error.strerror}. Choose another --port.") from error
 
 
-def _each_source(models: str | None, do: Callable[[Catalog, Model], int], told: str) -> None:
-    """Do it to every chosen model's source, and say to how many things."""
+def _each_source(models: str | None, do: Callable[[Catalog, str, str | None], int], told: str) -> None:
+    """Do it to every chosen model's source and every chosen organism's partition; say to how many things."""
     from ingest_platform.catalog.ledger import Catalog
 
-    settings, chosen = read_choice(models, disabled_too=True)
-    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
-        for model in chosen:
-            click.echo(f"{model.id}: {do(catalog, model)} {told}")
+    choice = read_choice(models, disabled_too=True)
+    with told_in_a_sentence(), Catalog.open(choice.settings.catalog_url) as catalog:
+        for model in choice.models:
+            click.echo(f"{model.id}: {do(catalog, model.source_name, None)} {told}")
+        for organism in choice.organisms:
+            click.echo(f"{organism.id}: {do(catalog, SOURCE, organism.id)} {told}")
 
 
 def _show(title: str, facts: Mapping[str, Any], rows: str, as_json: bool) -> None:
