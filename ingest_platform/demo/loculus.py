@@ -122,19 +122,6 @@ def write_database(folder: Path) -> Path:
     return config
 
 
-def write_organisms(path: Path, url: str, *, config: Path, output: Path) -> None:
-    """The configuration of one organism that the backend at `url` serves, with lineages, polled every 5 s."""
-    organism = {
-        "id": ORGANISM,
-        "backend_url": f"{url}/{ORGANISM}",
-        "lineage_definitions": {"lineages": {1: f"{url}/lineages.yaml"}},
-        "preprocessing_config": str(config),
-        "output": str(output),
-        "poll_interval_seconds": 5,
-    }
-    path.write_text(yaml.safe_dump({"organisms": [organism]}, sort_keys=False))
-
-
 @contextmanager
 def serving(released: Sequence[Json]) -> Iterator[str]:
     """The backend on a free port of loopback while the block lasts; yields http://127.0.0.1:<port>."""

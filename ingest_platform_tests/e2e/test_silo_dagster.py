@@ -22,6 +22,9 @@ from ingest_platform_tests.silo_bench import DIES_MID_SAVE
 from ingest_platform_tests.silo_world import Answer, Loculus, Request, answer, loculus, record, write_database
 
 LINEAGE_FILE = b"A: {}\nA.1: {parents: [A]}\n"
+# Engines that do not build: one says so, one dies while it saves.
+REFUSES = "#!/bin/sh\necho no room for columns\nexit 2\n"
+DIES = DIES_MID_SAVE.replace("mkdir", "echo saving\nmkdir", 1)
 NAMES = ("released_snapshot", "lineage_definitions", "silo_ndjson", "silo_index")
 
 
@@ -173,13 +176,7 @@ def test_a_changed_lineage_file_is_told_and_rebuilds(farm: Farm) -> None:
 
 
 @pytest.mark.silo_case(13)
-@pytest.mark.parametrize(
-    ("program", "said"),
-    [
-        ("#!/bin/sh\necho no room for columns\nexit 2\n", "no room for columns"),
-        (DIES_MID_SAVE.replace("mkdir", "echo saving\nmkdir", 1), "signal 11"),
-    ],
-)
+@pytest.mark.parametrize(("program", "said"), [(REFUSES, "no room for columns"), (DIES, "signal 11")])
 def test_an_engine_that_fails_shows_its_words_and_costs_nothing(farm: Farm, program: str, said: str) -> None:
     """Upstream logs it in a pod that restarts: the index is old for days before anybody looks there."""
     binary = farm.home / "engine"
