@@ -3,7 +3,7 @@
 States are reached through the real functions; only the engine is a stand-in, unless a test asks for another.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -128,9 +128,14 @@ class Station:
 
 @contextmanager
 def station(
-    root: Path, server: Loculus, *, environ: Mapping[str, str] | None = None, **organism: Any
+    root: Path,
+    server: Loculus,
+    *,
+    environ: Mapping[str, str] | None = None,
+    at: Callable[[str], None] = lambda _point: None,
+    **organism: Any,
 ) -> Iterator[Station]:
-    """SQLite and a folder unless `environ` says otherwise."""
+    """SQLite and a folder unless `environ` says otherwise. `at` is told the points of import and ledger."""
     settings = Settings.from_environment({"INGEST_HOME": str(root / "home"), **(environ or {})})
     settings.home.mkdir(parents=True, exist_ok=True)
     if not (ledger := settings.home / "catalog.db").exists():
@@ -153,10 +158,10 @@ def station(
     def ledger_now() -> ColumnElement[datetime]:
         return literal(now(), UtcTime())
 
-    with Catalog.open(settings.catalog_url, now=ledger_now) as catalog:
+    with Catalog.open(settings.catalog_url, now=ledger_now, at=at) as catalog:
         engine = ScriptedEngine(now)
         rails = feed.rails_over(catalog, store_of(settings), settings, clock=now, environ={})
-        rails = replace(rails, choose_engine=lambda _organism, _environ: engine)
+        rails = replace(rails, choose_engine=lambda _organism, _environ: engine, at=at)
         made.append(Station(root, server, described, rails, engine))
         yield made[0]
 
