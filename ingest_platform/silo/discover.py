@@ -22,8 +22,10 @@ from ingest_platform.silo.model import Organism
 from ingest_platform.silo.rails import Rails
 from ingest_platform.silo.read import SOURCE, Live, live
 
-RELEASE_KEY = "get-released-data"
-REFRESH_KEY = "hard-refresh"
+# What an object's key ends with, behind the organism's id: several organisms may share a backend, and one
+# that is called otherwise begins anew.
+RELEASE = "/get-released-data"
+REFRESH = "/hard-refresh"
 # A hard refresh has no version of its own. Two names in turn: the one that is not published can come again,
 # and rows do not grow by one an hour.
 REFRESHES = ("even", "odd")
@@ -98,6 +100,11 @@ def refresh(rails: Rails, organism: Organism) -> Polled:
     return polled
 
 
+def is_release(key: str) -> bool:
+    """Whether a version's key is a release's, known by its ETag; else it is a hard refresh."""
+    return key.endswith(RELEASE)
+
+
 def past_of(catalog: Catalog, organism: str) -> Past:
     """For polls, status and checks."""
     said = _read(catalog).get(organism, {})
@@ -145,7 +152,7 @@ def _look(rails: Rails, organism: Organism, now: datetime, past: Past) -> Polled
         return Polled(organism.id, "unchanged", head.etag, past.unheeded + 1)
     if _is_known(rows, head.etag):
         return Polled(organism.id, "known", head.etag)
-    _see(rails, organism, rows, RELEASE_KEY, head.etag, now)
+    _see(rails, organism, rows, RELEASE, head.etag, now)
     return Polled(organism.id, "new release", head.etag)
 
 
@@ -153,9 +160,7 @@ def _is_known(rows: Sequence[ObjectRow], etag: str) -> bool:
     """Whether this release, since the live one, waits, was given up, or gave way to a hard refresh."""
     published = [row for row in rows if row.state in LIVE]
     releases = [
-        row
-        for row in rows
-        if row.key == RELEASE_KEY and all(_rank(row) > _rank(other) for other in published)
+        row for row in rows if is_release(row.key) and all(_rank(row) > _rank(other) for other in published)
     ]
     return bool(releases) and max(releases, key=_rank).etag == etag
 
@@ -165,20 +170,20 @@ def _rank(row: ObjectRow) -> tuple[datetime, int]:
 
 
 def _order_refresh(rails: Rails, organism: Organism, rows: Sequence[ObjectRow], now: datetime) -> Polled:
-    published = {row.etag for row in rows if row.key == REFRESH_KEY and row.state in LIVE}
+    published = {row.etag for row in rows if not is_release(row.key) and row.state in LIVE}
     name = next(name for name in REFRESHES if name not in published)
-    _see(rails, organism, rows, REFRESH_KEY, name, now)
+    _see(rails, organism, rows, REFRESH, name, now)
     return Polled(organism.id, "hard refresh")
 
 
 def _see(
-    rails: Rails, organism: Organism, rows: Sequence[ObjectRow], key: str, etag: str, now: datetime
+    rails: Rails, organism: Organism, rows: Sequence[ObjectRow], kind: str, etag: str, now: datetime
 ) -> None:
     """As the newest version of the slot, even if the clock went back since the last one."""
     after_all = [row.version_time + timedelta(microseconds=1) for row in rows]
     sighting = Sighting(
         bucket=organism.backend_url,
-        key=key,
+        key=f"{organism.id}{kind}",
         etag=etag,
         size_bytes=0,  # nobody knows before it has come
         version_time=max([now, *after_all]),

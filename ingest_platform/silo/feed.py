@@ -22,7 +22,7 @@ from ingest_platform.settings import Settings
 from ingest_platform.silo.discover import poll, refresh
 from ingest_platform.silo.ingest import Report, import_organism
 from ingest_platform.silo.model import Organism
-from ingest_platform.silo.rails import DOWNLOADS_AT_ONCE, Rails
+from ingest_platform.silo.rails import Rails
 from ingest_platform.storage.http import open_pool
 from ingest_platform.storage.store import Store, store_of
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # What another round may find mended.
 AWAY = (IngestError, OSError, *LEDGER_AWAY)
+# Kept open to one host; of more organisms on it, the others open one for each poll.
+CONNECTIONS = 32
 # A poll that comes a little early is no poll too many; one that is skipped comes a whole interval late.
 EARLY = 0.9
 
@@ -71,7 +73,7 @@ def rails_over(
         store=store,
         scratch=Path(settings.home) / "scratch",
         kept=Path(settings.home) / "silo",
-        pool=open_pool(DOWNLOADS_AT_ONCE, settings.ca_file),
+        pool=open_pool(CONNECTIONS, settings.ca_file),
         environ=os.environ if environ is None else environ,
         clock=clock or (lambda: datetime.now(UTC)),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from ingest_platform.catalog.model import SourceObject
 from ingest_platform.errors import SourceUnavailable
 from ingest_platform.silo.backend import Backend
-from ingest_platform.silo.discover import RELEASE_KEY
+from ingest_platform.silo.discover import is_release
 from ingest_platform.silo.kept import Keeper, Kept
 from ingest_platform.silo.released import Layout, Released, keep, kept, receive
 
@@ -46,7 +46,7 @@ def obtain(
 
 
 def _serves(found: Kept, item: SourceObject) -> bool:
-    return found.order == order_of(item) or (item.key == RELEASE_KEY and found.etag == item.etag)
+    return found.order == order_of(item) or (is_release(item.key) and found.etag == item.etag)
 
 
 def order_of(item: SourceObject) -> str:
