@@ -19,7 +19,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ingest_platform.cli import organisms
 from ingest_platform.cli.choice import (
     DONE,
     UNFINISHED,
@@ -30,6 +29,7 @@ from ingest_platform.cli.choice import (
     read_choice,
     told_in_a_sentence,
 )
+from ingest_platform.cli.organisms import left_undone, plain, print_reports, table_of, whole
 from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
@@ -67,17 +67,17 @@ def once(models: str | None, now: datetime | None, accept_row_drop: bool, as_jso
         after = _waiting_and_quarantined(rails.catalog, choice.models)
         genomes = silo.rails_over(rails.catalog, rails.store, choice.settings, clock=clock)
         imports = list(silo.once(genomes, choice.organisms, owner=owner(), accept_row_drop=accept_row_drop))
-        undone = organisms.left_undone(rails.catalog, choice.organisms)
+        undone = left_undone(rails.catalog, choice.organisms)
     unfinished = {model: waiting for model, (waiting, _) in after.items()}
     # An object that killed its worker three times is quarantined by the claim, and is in no report.
     quarantined = any(after[model][1] > before[model][1] for model in after)
     if as_json:
         told = {"reports": [_plain(r) for r in reports], "pending": unfinished | undone}
-        click.echo(json.dumps(told | {"organisms": [organisms.plain(made) for made in imports]}))
+        click.echo(json.dumps(told | {"organisms": [plain(made) for made in imports]}))
     else:
         _print(choice, reports, imports)
     well = not quarantined and not any(unfinished.values()) and not any(r.errors for r in reports)
-    sys.exit(DONE if well and organisms.whole(imports, undone) else UNFINISHED)
+    sys.exit(DONE if well and whole(imports, undone) else UNFINISHED)
 
 
 @click.command()
@@ -162,14 +162,14 @@ def status(models: str | None, as_json: bool) -> None:
     if states:
         Console().print(_table(states))
     if genomes:
-        Console().print(organisms.table_of(genomes))
+        Console().print(table_of(genomes))
 
 
 def _print(choice: Choice, reports: Sequence[Report], imports: Sequence[Import]) -> None:
     if choice.models:
         _print_reports(reports)
     if choice.organisms:
-        organisms.print_reports(imports)
+        print_reports(imports)
 
 
 def _waiting_and_quarantined(catalog: Catalog, models: Sequence[Model]) -> dict[str, tuple[int, int]]:
