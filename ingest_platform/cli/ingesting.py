@@ -29,7 +29,7 @@ from ingest_platform.cli.choice import (
     read_choice,
     told_in_a_sentence,
 )
-from ingest_platform.cli.organisms import left_undone, plain, print_reports, table_of, whole
+from ingest_platform.cli.organisms import left_undone, plain, print_reports, table_of, tell, whole
 from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def run(models: str | None, poll_interval: float | None) -> None:
             owner=owner(),
             interval_seconds=poll_interval,
             stop=stop,
-            report=organisms.tell,
+            report=tell,
         )
         feeds = [
             each
