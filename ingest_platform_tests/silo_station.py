@@ -175,7 +175,9 @@ def _empty_ledger() -> bytes:
 
 
 @contextmanager
-def new_station(root: Path, **organism: Any) -> Iterator[Station]:
+def new_station(
+    root: Path, *, environ: Mapping[str, str] | None = None, **organism: Any
+) -> Iterator[Station]:
     """With a backend of its own."""
-    with loculus() as server, station(root, server, **organism) as made:
+    with loculus() as server, station(root, server, environ=environ, **organism) as made:
         yield made
