@@ -127,7 +127,7 @@ def test_a_refresh_that_fails_moves_no_timestamp_and_is_tried_again(imported: St
 
     assert failed.what == "failed"
     assert failed.index == index
-    assert healed.what == "unchanged"
+    assert healed.what == "unchanged", healed.error
     assert imported.index.refreshed_at > index.refreshed_at
 
 
@@ -155,7 +155,9 @@ def test_an_interval_of_zero_makes_each_poll_a_refresh(imported: Station) -> Non
 @given(st.text(min_size=1), st.integers(1, 10**6), st.integers(0, 10**6))
 def test_refreshes_are_spread_and_never_later_than_the_interval(name: str, interval: int, age: int) -> None:
     """Else all organisms refresh in the same second, or one of them too late."""
-    organism = Organism.model_construct(id=name, hard_refresh_seconds=interval)
+    organism = Organism.model_construct(
+        id=name, backend_url="http://h/x", output=Path("out"), hard_refresh_seconds=interval
+    )
 
     due = next_refresh(organism, None, Past(ordered_at=NOON - timedelta(seconds=age)), NOON)
 
