@@ -1,4 +1,4 @@
-"""An importer in a process of its own that dies, or falls asleep, at a named point: a real death needs one."""
+"""An importer in a process of its own that dies, or falls asleep, where told: a real death needs one."""
 
 import multiprocessing
 import os
