@@ -66,9 +66,11 @@ def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
 
 def test_the_image_does_not_run_as_root() -> None:
     """Many clusters refuse to start one that does."""
-    last_stage = DOCKERFILE.rpartition("\nFROM ")[2]
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
 
-    assert re.search(r"^USER [1-9]\d*", last_stage, re.MULTILINE)
+    assert re.search(r"^USER [1-9]\d*", stages["silo-import"], re.MULTILINE)
+    assert "FROM silo-import AS loculus-silo" in DOCKERFILE
+    assert "USER" not in stages["loculus-silo"]
 
 
 def test_the_workflow_builds_the_target_that_the_dockerfile_has() -> None:
