@@ -31,6 +31,10 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
         "none",
         "Folder of your own model YAML files; the same id replaces a shipped one",
     ),
+    "INGEST_SILO_ORGANISMS": (
+        "none",
+        "YAML file of the organisms whose released sequences are imported; see silo.md",
+    ),
     "INGEST_SOURCE_ACCESS_KEY_ID": ("anonymous", "Keys for source buckets that want them"),
     "INGEST_SOURCE_SECRET_ACCESS_KEY": ("anonymous", "The secret that belongs to it"),
     "ENABLED_MODELS": ("all", "Comma-separated ids, families or aliases"),
@@ -63,6 +67,7 @@ class Settings:
     catalog_url: str = field(repr=False)  # may hold a password
     weather_endpoint: str | None
     weather_models: Path | None
+    silo_organisms: Path | None
     enabled_models: tuple[str, ...] | None
     parallel_downloads: int
     max_retries: int
@@ -90,6 +95,7 @@ class Settings:
             catalog_url=given.get("INGEST_CATALOG_URL", f"sqlite:///{home / 'catalog.db'}"),
             weather_endpoint=given.get("INGEST_WEATHER_ENDPOINT"),
             weather_models=_path(given.get("INGEST_WEATHER_MODELS")),
+            silo_organisms=_path(given.get("INGEST_SILO_ORGANISMS")),
             enabled_models=_names(given.get("ENABLED_MODELS")),
             parallel_downloads=int(given.get("PARALLEL_DOWNLOADS", "4")),
             max_retries=int(given.get("MAX_RETRIES", "3")),

@@ -245,6 +245,14 @@ class Catalog:
         with self._writing("forget") as tx:
             return purges.forget(tx, source)
 
+    def trim(self, source: str, partition: str) -> int:
+        """Remove superseded versions older than their slot's published one, for a partition that never ends.
+
+        Returns how many. One that is seen again is filed as superseded, or, at a later time, as new.
+        """
+        with self._writing("trim") as tx:
+            return purges.trim(tx, source, partition)
+
     # What the ledger says.
 
     def published(self, source: str, partition: str) -> Snapshot | None:

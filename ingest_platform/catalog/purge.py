@@ -1,4 +1,4 @@
-"""expire, erase, admit, repair, forget: how partitions leave the ledger, and the ways back.
+"""expire, erase, admit, repair, forget, trim: how partitions leave the ledger, and the ways back.
 
 Purge marks first, so that readers stop; then its caller deletes the bytes; then it erases the rows. The
 partition's row stays as a tombstone until it lies below the horizon.
@@ -247,3 +247,16 @@ def forget(tx: Connection, source_name: str) -> int:
     horizon = lock_source(tx, source_name)
     below = (partition.c.source == source_name) & (partition.c.event_end < horizon)
     return tx.execute(delete(partition).where(below, partition.c.state == "purged")).rowcount
+
+
+def trim(tx: Connection, source_name: str, key: str) -> int:
+    """Remove superseded versions that are older than their slot's published one. Returns how many."""
+    row = lock_partition(tx, source_name, key)
+    if row is None:
+        return 0
+    live, mine = source_object.alias("live"), source_object.c
+    replaced = exists().where(
+        live.c.state.in_(LIVE), live.c.version_time > mine.version_time, *_same_slot(live)
+    )
+    old = (mine.partition_id == row.id) & (mine.state == "superseded") & replaced
+    return tx.execute(delete(source_object).where(old)).rowcount

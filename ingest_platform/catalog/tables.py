@@ -182,8 +182,31 @@ weather_grid = Table(
     Column("level_index", Integer),
 )
 
+# One row a partition: the index that readers may open, and the state that only it moves.
+silo_index = Table(
+    "silo_index",
+    metadata,
+    Column("artifact_id", BigInteger, ForeignKey("artifact.id", ondelete="CASCADE"), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),  # as the backend sent it
+    Column("content_bytes", BigInteger, nullable=False),  # decompressed
+    Column("index_bytes", BigInteger, nullable=False),
+    Column("content_hash", String, nullable=False),  # of the records
+    Column("index_hash", String, nullable=False),  # of all that the index is made of
+    Column("release_etag", String, nullable=False),  # sent with the next conditional request
+    Column("pipeline_versions", String, nullable=False),  # JSON: version, "" for none → records
+    Column("lineages", String, nullable=False),  # JSON: [{system, version, url, sha256}]
+    Column("warnings", String, nullable=False),  # JSON: [text]
+    Column("engine", String, nullable=False),
+    Column("engine_seconds", Double, nullable=False),
+    Column("log_tail", String, nullable=False),  # what the engine said last
+    Column("built_at", UtcTime, nullable=False),
+    Column("refreshed_at", UtcTime, nullable=False),  # when all was looked at last, changed or not
+    Column("index_timestamp", BigInteger, nullable=False),  # name of its folder for SILO's API
+)
+
 # The family is what stands before the first dot of the source's name.
-TYPED_TABLES: Final = {"weather": weather_grid}
+TYPED_TABLES: Final = {"weather": weather_grid, "silo": silo_index}
 
 
 def typed_table(source_name: str) -> Table | None:

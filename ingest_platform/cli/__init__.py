@@ -11,7 +11,7 @@ from ingest_platform.cli.keeping import metrics, purge, reconcile, requeue, unpi
 
 @click.group()
 def main() -> None:
-    """Ingest weather grids into the published store, keep it tidy, and see how it is."""
+    """Ingest weather grids and genomes into the published store, keep it tidy, and see how it is."""
 
 
 for command in (once, run, status, purge, reconcile, requeue, unpin, metrics):

@@ -6,13 +6,16 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 
 from ingest_platform.errors import IngestError, PermanentError
 from ingest_platform.settings import Settings
+from ingest_platform.silo.config import load_organisms
+from ingest_platform.silo.model import Organism
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.model import Model
 
@@ -20,25 +23,52 @@ from ingest_platform.weather.model import Model
 DONE, UNFINISHED = 0, 1
 
 models_option = click.option(
-    "--models", help="Comma-separated ids, families or aliases, e.g. gfs,goes18. Default: all."
+    "--models",
+    help="Comma-separated ids, families or aliases of models, ids of organisms, e.g. gfs,goes18,ebola."
+    " Default: all.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
-def read_choice(models: str | None, *, disabled_too: bool = False) -> tuple[Settings, tuple[Model, ...]]:
-    """Settings and the chosen models; wrong usage ends with exit code 2. Makes the home folder.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a command works on."""
 
-    Without a choice: the enabled models, or with `disabled_too` all, as their old data lies there.
+    settings: Settings
+    models: tuple[Model, ...]
+    organisms: tuple[Organism, ...]
+
+
+def read_choice(names: str | None, *, disabled_too: bool = False) -> Choice:
+    """Settings and the chosen models and organisms; wrong usage ends with exit code 2. Makes the home folder.
+
+    Without a choice: the enabled models, or with `disabled_too` all, as their old data lies there; and all
+    organisms.
     """
     try:
         settings = Settings.from_environment(os.environ)
-        default = None if disabled_too else settings.enabled_models
-        only = models.split(",") if models is not None else default
-        chosen = load_models(settings.weather_models, only=only, disabled_too=disabled_too)
+        organisms = load_organisms(settings.silo_organisms) if settings.silo_organisms else ()
+        if names is None:
+            only = None if disabled_too else settings.enabled_models
+            models = load_models(settings.weather_models, only=only, disabled_too=disabled_too)
+        else:
+            chosen = [name.strip() for name in names.split(",")]
+            models, organisms = _named(settings, organisms, chosen, disabled_too)
     except (PermanentError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     settings.home.mkdir(parents=True, exist_ok=True)
-    return settings, chosen
+    return Choice(settings, models, organisms)
+
+
+def _named(
+    settings: Settings, organisms: Sequence[Organism], names: Sequence[str], disabled_too: bool
+) -> tuple[tuple[Model, ...], tuple[Organism, ...]]:
+    """A name that is no organism's must be a model's."""
+    chosen = tuple(organism for organism in organisms if organism.id in names)
+    others = [name for name in names if name not in {organism.id for organism in chosen}]
+    if not others:
+        return (), chosen
+    return load_models(settings.weather_models, only=others, disabled_too=disabled_too), chosen
 
 
 @contextmanager

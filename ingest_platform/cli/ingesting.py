@@ -21,6 +21,7 @@ from rich.table import Table
 from ingest_platform.cli.choice import (
     DONE,
     UNFINISHED,
+    Choice,
     json_option,
     models_option,
     owner,
@@ -28,10 +29,12 @@ from ingest_platform.cli.choice import (
     told_in_a_sentence,
     until_signalled,
 )
+from ingest_platform.cli.organisms import left_undone, plain, print_reports, table_of, tell, whole
 from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
     from ingest_platform.catalog.ledger import Catalog
+    from ingest_platform.silo.ingest import Report as Import
     from ingest_platform.weather.ingest import Report
     from ingest_platform.weather.status import ModelStatus
     from ingest_platform.weather.telling import Teller
@@ -47,32 +50,36 @@ TELL_EVERY_SECONDS = 1.0
     type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
     help="Discover as if it were this time, UTC.",
 )
+@click.option(
+    "--accept-row-drop", is_flag=True, help="Import the organisms anew, and publish however few rows."
+)
 @json_option
-def once(models: str | None, now: datetime | None, as_json: bool) -> None:
+def once(models: str | None, now: datetime | None, accept_row_drop: bool, as_json: bool) -> None:
     """Discover and ingest everything that is due, then end."""
+    from ingest_platform.silo import feed as silo
     from ingest_platform.weather import feed
 
-    settings, chosen = read_choice(models)
+    choice = read_choice(models)
     at = None if now is None else now.replace(tzinfo=UTC)
     stop = until_signalled()
-    with told_in_a_sentence(), feed.open_rails(settings) as rails:
-        before = _waiting_and_quarantined(rails.catalog, chosen)
-        reports = list(feed.once(rails, chosen, owner=owner(), now=at, stop=stop.is_set))
-        after = _waiting_and_quarantined(rails.catalog, chosen)
+    with told_in_a_sentence(), feed.open_rails(choice.settings) as rails:
+        before = _waiting_and_quarantined(rails.catalog, choice.models)
+        reports = list(feed.once(rails, choice.models, owner=owner(), now=at, stop=stop.is_set))
+        after = _waiting_and_quarantined(rails.catalog, choice.models)
+        genomes = silo.rails_over(rails.catalog, rails.store, choice.settings)
+        organisms = () if stop.is_set() else choice.organisms
+        imports = list(silo.once(genomes, organisms, owner=owner(), accept_row_drop=accept_row_drop))
+        undone = left_undone(rails.catalog, choice.organisms)
     unfinished = {model: waiting for model, (waiting, _) in after.items()}
     # An object that killed its worker three times is quarantined by the claim, and is in no report.
     quarantined = any(after[model][1] > before[model][1] for model in after)
     if as_json:
-        click.echo(json.dumps({"reports": [_plain(r) for r in reports], "pending": unfinished}))
+        told = {"reports": [_plain(r) for r in reports], "pending": unfinished | undone}
+        click.echo(json.dumps(told | {"organisms": [plain(made) for made in imports]}))
     else:
-        _print_reports(reports)
-    whole = (
-        not stop.is_set()
-        and not quarantined
-        and not any(unfinished.values())
-        and not any(r.errors for r in reports)
-    )
-    sys.exit(DONE if whole else UNFINISHED)
+        _print(choice, reports, imports)
+    troubled = stop.is_set() or quarantined or any(unfinished.values()) or any(r.errors for r in reports)
+    sys.exit(DONE if not troubled and whole(imports, undone) else UNFINISHED)
 
 
 @click.command()
@@ -80,45 +87,89 @@ def once(models: str | None, now: datetime | None, as_json: bool) -> None:
 @click.option(
     "--poll-interval",
     type=click.FloatRange(min=0.1),
-    help="Seconds between two listings. Default: a twentieth of the model's.",
+    help="Seconds between two listings. Default: a twentieth of the model's; as the organism has it.",
 )
 def run(models: str | None, poll_interval: float | None) -> None:
     """Follow the sources until SIGINT or SIGTERM, for low latency; tells Dagster what it made."""
+    from ingest_platform.silo import feed as silo
     from ingest_platform.weather import feed
 
-    settings, chosen = read_choice(models)
+    choice = read_choice(models)
     stop = until_signalled()
     with (
         told_in_a_sentence(),
-        feed.open_rails(settings) as rails,
+        feed.open_rails(choice.settings) as rails,
         _telling_dagster(rails.catalog, stop) as keep,
     ):
-        feed.follow(
+        follow_models = partial(
+            feed.follow,
             rails,
-            chosen,
+            choice.models,
             owner=owner(),
             interval_seconds=poll_interval,
             stop=stop,
             report=partial(_print_made, keep),
         )
+        follow_organisms = partial(
+            silo.follow,
+            silo.rails_over(rails.catalog, rails.store, choice.settings),
+            choice.organisms,
+            owner=owner(),
+            interval_seconds=poll_interval,
+            stop=stop,
+            report=tell,
+        )
+        feeds = [
+            each
+            for each, some in [(follow_models, choice.models), (follow_organisms, choice.organisms)]
+            if some
+        ]
+        _all_of(feeds, stop)
+
+
+def _all_of(feeds: Sequence[Callable[[], None]], stop: threading.Event) -> None:
+    """Run them until all have ended; one that breaks stops the others, and its error is raised."""
+
+    def follow(feed: Callable[[], None]) -> None:
+        try:
+            feed()
+        finally:
+            stop.set()
+
+    with ThreadPoolExecutor(max(1, len(feeds)), thread_name_prefix="source") as threads:
+        for done in [threads.submit(follow, feed) for feed in feeds]:
+            done.result()
 
 
 @click.command()
 @models_option
 @json_option
 def status(models: str | None, as_json: bool) -> None:
-    """Per model: last success, lag, next poll, completeness, waiting, quarantine, last errors."""
+    """Per model and organism: last success, lag, completeness, waiting, quarantine, last errors."""
     from ingest_platform.catalog.ledger import Catalog
+    from ingest_platform.silo.status import status_of as status_of_organisms
     from ingest_platform.weather.status import status_of
 
-    settings, chosen = read_choice(models)
-    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+    choice = read_choice(models)
+    poll_interval = choice.settings.poll_interval
+    with told_in_a_sentence(), Catalog.open(choice.settings.catalog_url) as catalog:
         now = datetime.now(UTC)
-        states = [status_of(catalog, model, now, poll_interval=settings.poll_interval) for model in chosen]
+        states = [status_of(catalog, model, now, poll_interval=poll_interval) for model in choice.models]
+        genomes = status_of_organisms(catalog, choice.organisms, now)
     if as_json:
-        click.echo(json.dumps([asdict(state) for state in states], default=str))
-    else:
+        click.echo(json.dumps([*map(asdict, states), *map(asdict, genomes)], default=str))
+        return
+    if states:
         Console().print(_table(states))
+    if genomes:
+        Console().print(table_of(genomes))
+
+
+def _print(choice: Choice, reports: Sequence[Report], imports: Sequence[Import]) -> None:
+    if choice.models:
+        _print_reports(reports)
+    if choice.organisms:
+        print_reports(imports)
 
 
 def _waiting_and_quarantined(catalog: Catalog, models: Sequence[Model]) -> dict[str, tuple[int, int]]:

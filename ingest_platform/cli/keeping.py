@@ -22,6 +22,7 @@ from ingest_platform.cli.choice import (
     told_in_a_sentence,
     until_signalled,
 )
+from ingest_platform.silo.read import SOURCE
 
 if TYPE_CHECKING:
     from ingest_platform.catalog.ledger import Catalog
@@ -41,14 +42,15 @@ def purge(models: str | None, dry_run: bool, as_json: bool) -> None:
     from ingest_platform.operations import retention
     from ingest_platform.storage.store import store_of
 
-    settings, chosen = read_choice(models, disabled_too=True)
-    policies, now = retention.policies(chosen), datetime.now(UTC)
-    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
+    # An organism has no policy: it has no time of its own that could be over.
+    choice = read_choice(models, disabled_too=True)
+    policies, now = retention.policies(choice.models), datetime.now(UTC)
+    with told_in_a_sentence(), Catalog.open(choice.settings.catalog_url) as catalog:
         if dry_run:
             planned = retention.rows(retention.plan(catalog, policies, now=now))
             _show("would be purged", {"partitions": len(planned), "purged": planned}, "purged", as_json)
             return
-        done = retention.purge(catalog, store_of(settings), policies, now=now, owner=owner())
+        done = retention.purge(catalog, store_of(choice.settings), policies, now=now, owner=owner())
         _show("purged", done.facts(), "purged", as_json)
         if done.error is not None:
             raise done.error
@@ -71,7 +73,7 @@ def reconcile(apply: bool, deep: bool, max_share: float, as_json: bool) -> None:
     from ingest_platform.operations import reconcile as operation
     from ingest_platform.storage.store import store_of
 
-    settings, _ = read_choice(None)
+    settings = read_choice(None).settings
     with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
         found = operation.reconcile(
             catalog,
@@ -97,7 +99,7 @@ def reconcile(apply: bool, deep: bool, max_share: float, as_json: bool) -> None:
 def requeue(models: str | None, partition: str | None) -> None:
     """Give quarantined objects another try: of all partitions, or of one."""
     _each_source(
-        models, partition, lambda catalog, source: catalog.requeue(source, partition), "objects are due"
+        models, partition, lambda catalog, source, key: catalog.requeue(source, key), "objects are due"
     )
 
 
@@ -110,7 +112,7 @@ def unpin(models: str | None, partition: str | None, every: bool) -> None:
     if every == (partition is not None):
         raise click.UsageError("Name one --partition, or say --all.")
     _each_source(
-        models, partition, lambda catalog, source: catalog.unpin(source, partition), "partitions unpinned"
+        models, partition, lambda catalog, source, key: catalog.unpin(source, key), "partitions unpinned"
     )
 
 
@@ -121,18 +123,19 @@ def metrics(host: str, port: int) -> None:
     """Serve the metrics for Prometheus and the status page for people, until SIGINT or SIGTERM."""
     from ingest_platform.operations.server import serve
 
-    settings, chosen = read_choice(None)
-    if settings.poll_interval is not None:
-        every = {"poll_interval_seconds": settings.poll_interval}
-        chosen = tuple(model.model_copy(update=every) for model in chosen)
+    choice = read_choice(None)
+    models = choice.models
+    if choice.settings.poll_interval is not None:
+        every = {"poll_interval_seconds": choice.settings.poll_interval}
+        models = tuple(model.model_copy(update=every) for model in models)
     try:
         serve(
-            settings.catalog_url,
-            chosen,
+            choice.settings.catalog_url,
+            models,
             stop=until_signalled(),
             host=host,
             port=port,
-            dagster_url=settings.dagster_url,
+            dagster_url=choice.settings.dagster_url,
             ready=lambda url: click.echo(f"status page {url}/  metrics {url}/metrics"),
         )
     except OSError as error:
@@ -140,22 +143,27 @@ def metrics(host: str, port: int) -> None:
 
 
 def _each_source(
-    models: str | None, partition: str | None, do: Callable[[Catalog, str], int], told: str
+    models: str | None,
+    partition: str | None,
+    do: Callable[[Catalog, str, str | None], int],
+    told: str,
 ) -> None:
-    """Do it to every chosen model's source, and say to how many things; exit 1 if none has the partition."""
+    """Do it to every chosen model's source and every chosen organism's partition; say to how many things.
+
+    Ends with exit code 1 if none of them has the partition.
+    """
     from ingest_platform.catalog.ledger import Catalog
 
-    settings, chosen = read_choice(models, disabled_too=True)
-    with told_in_a_sentence(), Catalog.open(settings.catalog_url) as catalog:
-        sources = {
-            model.id: model.source_name
-            for model in chosen
-            if partition is None or catalog.partition_state(model.source_name, partition) is not None
-        }
-        if partition is not None and not sources:
-            raise click.ClickException(f"No chosen model has a partition {partition!r}. Nothing was changed.")
-        for name, source in sources.items():
-            click.echo(f"{name}: {do(catalog, source)} {told}")
+    choice = read_choice(models, disabled_too=True)
+    with told_in_a_sentence(), Catalog.open(choice.settings.catalog_url) as catalog:
+        chosen = [(model.id, model.source_name, partition) for model in choice.models]
+        chosen += [(each.id, SOURCE, each.id) for each in choice.organisms if partition in (None, each.id)]
+        if partition is not None:
+            chosen = [one for one in chosen if catalog.partition_state(one[1], partition) is not None]
+        if not chosen:
+            raise click.ClickException(f"Nothing chosen has a partition {partition!r}. Nothing was changed.")
+        for name, source, key in chosen:
+            click.echo(f"{name}: {do(catalog, source, key)} {told}")
 
 
 def _show(title: str, facts: Mapping[str, Any], rows: str, as_json: bool) -> None:

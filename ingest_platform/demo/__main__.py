@@ -1,7 +1,8 @@
 """`make demo`: the platform's main job on embedded defaults, from a bucket listing to a picture in the UI.
 
-Makes a small local mirror of NOAA's buckets (or, with --live, uses the real ones), starts Dagster and
-only watches: the sensors find the files by themselves. Needs no server and no account.
+Makes a small local mirror of NOAA's buckets (or, with --live, uses the real ones) and serves an organism's
+invented genomes, starts Dagster and only watches: the sensors find the files by themselves. Needs no server
+and no account.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from rich.table import Table
 
 import ingest_platform
 from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.demo import genomes
 from ingest_platform.demo.mirror import Extent, make_mirror
 from ingest_platform.settings import SETTINGS, Settings
 from ingest_platform.weather.config import load_models
@@ -46,9 +48,9 @@ LIVE_RETENTION_HOURS = {"gfs": 12, "hrrr": 3, "goes": 1, "mrms": 1}
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Objects of one model that reached a final state, of those that are known."""
+    """Objects of one model that reached a final state, of those that are known; or an organism's genomes."""
 
-    model: Model
+    name: str
     ingested: int
     known: int
     expected: int | None  # None: the real buckets, nobody knows before the listing
@@ -58,7 +60,7 @@ class Progress:
         return self.ingested > 0 and self.ingested >= (self.expected or self.known)
 
     def __str__(self) -> str:
-        return f"{self.model.id} {self.ingested}/{self.expected or self.known}"
+        return f"{self.name} {self.ingested}/{self.expected or self.known}"
 
 
 @click.command()
@@ -74,12 +76,29 @@ def main(live: bool, home: Path) -> None:
     environ = _environment(home, live)
     models = load_models(Settings.from_environment(environ).weather_models)
     expected = None if live else _mirror(console, home, models)
+    with ExitStack() as served:
+        if genomes.engine_is_installed():
+            environ = {**environ, "INGEST_SILO_ORGANISMS": str(served.enter_context(genomes.serving(home)))}
+        else:
+            console.print("without genomes: their engine is not installed (uv sync --extra silo)")
+        _run(console, environ, home, models, expected, live, started)
+
+
+def _run(
+    console: Console,
+    environ: Mapping[str, str],
+    home: Path,
+    models: Sequence[Model],
+    expected: Mapping[str, int] | None,
+    live: bool,
+    started: float,
+) -> None:
     port = _free_port()
     server = _start_dagster(home, environ, port)
     try:
         patience = LIVE_STALLED_AFTER_SECONDS if live else STALLED_AFTER_SECONDS
         progress = _watch(console, environ, models, expected, patience, server)
-        _summarise(console, environ, progress, port, time.monotonic() - started)
+        _summarise(console, environ, models, progress, port, time.monotonic() - started)
         if os.environ.get("CI") == "true":
             sys.exit(0 if all(p.done for p in progress) else 1)
         console.print("The UI stays up until Ctrl-C.")
@@ -170,6 +189,9 @@ def _watch(
         before, moved = None, time.monotonic()
         while True:
             progress = [_progress(catalog, model, expected) for model in models]
+            if "INGEST_SILO_ORGANISMS" in environ:
+                imported = genomes.imported(catalog)
+                progress.append(Progress(genomes.ORGANISM, imported, imported, genomes.GENOMES))
             if progress != before:
                 before, moved = progress, time.monotonic()
             if any(p.known for p in progress):
@@ -206,21 +228,33 @@ def _working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
 def _progress(catalog: Catalog, model: Model, expected: Mapping[str, int] | None) -> Progress:
     states = catalog.overview(model.source_name).objects
     known = sum(states.values()) - states.get("superseded", 0)
-    return Progress(model, states.get("ingested", 0), known, None if expected is None else expected[model.id])
+    return Progress(
+        model.id, states.get("ingested", 0), known, None if expected is None else expected[model.id]
+    )
 
 
 def _summarise(
-    console: Console, environ: Mapping[str, str], progress: Sequence[Progress], port: int, seconds: float
+    console: Console,
+    environ: Mapping[str, str],
+    models: Sequence[Model],
+    progress: Sequence[Progress],
+    port: int,
+    seconds: float,
 ) -> None:
     settings = Settings.from_environment(environ)
     with Catalog.open(settings.catalog_url) as catalog:
-        newest = {p.model.id: _newest(catalog, p.model) for p in progress}
-        console.print(_table(catalog, progress, newest, seconds))
+        newest = {model.id: _newest(catalog, model) for model in models}
+        console.print(_table(catalog, models, progress, newest, seconds))
+        found = genomes.imported(catalog)
     console.print(f"UI      http://127.0.0.1:{port}/asset-groups\ndata    {_short(settings.home / 'data')}")
-    shown = [(model, partition) for model, partition in newest.items() if partition is not None]
+    shown = [(name, partition) for name, partition in newest.items() if partition is not None]
     if shown:
         console.print(f"Python  {_line(settings.home, *shown[0])}", soft_wrap=True)
-    missing = [p.model.id for p in progress if not p.done]
+    if found:
+        console.print(f"genomes {found} of {genomes.ORGANISM} in {_short(genomes.output(settings.home))}")
+        query = genomes.query_line(_short(Path(sys.executable)), _short(genomes.output(settings.home)))
+        console.print(f"Query   {query}", soft_wrap=True)
+    missing = [p.name for p in progress if not p.done]
     if missing:
         told = (
             f"not whole yet: {', '.join(missing)}; the UI and {_short(settings.home / 'dagster.log')} say why"
@@ -229,16 +263,20 @@ def _summarise(
 
 
 def _table(
-    catalog: Catalog, progress: Sequence[Progress], newest: Mapping[str, str | None], seconds: float
+    catalog: Catalog,
+    models: Sequence[Model],
+    progress: Sequence[Progress],
+    newest: Mapping[str, str | None],
+    seconds: float,
 ) -> Table:
     table = Table(title=f"ingested in {seconds:.0f} s", title_justify="left")
     for column in ("model", "newest partition", "objects", "grids", "MB"):
         table.add_column(column, justify="left" if column in ("model", "newest partition") else "right")
-    for p in progress:
-        overview = catalog.overview(p.model.source_name)
+    for model, p in zip(models, progress, strict=False):  # the organism comes last and has no grids
+        overview = catalog.overview(model.source_name)
         size = f"{overview.size_bytes / 1e6:.1f}"
         objects = f"{p.ingested}/{p.expected or p.known}"
-        table.add_row(p.model.id, newest[p.model.id] or "–", objects, str(overview.artifacts), size)
+        table.add_row(model.id, newest[model.id] or "–", objects, str(overview.artifacts), size)
     return table
 
 

@@ -23,6 +23,7 @@ from ingest_platform.catalog.counters import of_source
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, PartitionRow
 from ingest_platform.errors import IngestError, LostLease, StoreUnavailable
+from ingest_platform.operations.proofs import proof_of
 from ingest_platform.operations.results import keep_reconcile
 from ingest_platform.storage.store import Store
 
@@ -140,8 +141,8 @@ def reconcile(
 ) -> Findings:
     """Find orphans and losses, and with `apply` remove the ones and queue the others again.
 
-    Without `apply` nothing changes anywhere. `deep` asks for every chunk and manifest that a snapshot needs,
-    else for the snapshot itself alone. `now` judges the orphans' age only. `max_share`: of the stored
+    Without `apply` nothing changes anywhere. `deep` asks for every object that a snapshot needs, else for the
+    one alone that proves it. `now` judges the orphans' age only. `max_share`: of the stored
     uris, 0 to 1; where more are orphans, none is deleted.
 
     With `apply` the result is kept in the ledger. Raises PermanentError if the store is not this ledger's,
@@ -287,12 +288,13 @@ class _Visit:
     def _look(self, row: PartitionRow, deep: bool) -> Loss | None:
         assert row.uri is not None  # noqa: S101 - a partition with a snapshot has a place
         assert row.snapshot is not None  # noqa: S101 - find_lost takes no other
-        path = f"{row.uri}/snapshots/{row.snapshot}"
+        proof = proof_of(row.source)
+        path = proof.path(row.uri, row.snapshot)
         if self._is_gone(path):
             return Loss(row.source, row.partition, row.uri, row.snapshot, (path,))
         if not deep:
             return None
-        missing, torn = self._read_through(row.uri, row.snapshot)
+        missing, torn = proof.lost(self.store, row.uri, row.snapshot)
         if not (missing or torn):
             return None
         return Loss(row.source, row.partition, row.uri, row.snapshot, missing, torn)
@@ -301,11 +303,6 @@ class _Visit:
         seen = self.store.head(path)
         # We write no empty object, but a power cut leaves one of a file that was not flushed yet.
         return seen is None or seen.size_bytes == 0
-
-    def _read_through(self, uri: str, snapshot: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        from ingest_platform.storage.repository import lost_objects
-
-        return lost_objects(self.store, uri, snapshot)
 
     def repair(self, lost: Sequence[Loss]) -> None:
         for loss in lost:
@@ -344,7 +341,7 @@ class _Visit:
             return False
         gone = any(self._is_gone(path) for path in loss.missing)
         if not gone and loss.torn:
-            gone = any(self._read_through(loss.uri, loss.snapshot))
+            gone = any(proof_of(loss.source).lost(self.store, loss.uri, loss.snapshot))
         self.store.verify(self.catalog.ledger_id)
         return gone
 

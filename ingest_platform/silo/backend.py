@@ -76,8 +76,11 @@ class Backend:
             pieces = arriving(response, what=what, deadline=deadline, clock=self.clock)
             yield Body(head, pieces) if head else None
         finally:
-            # A connection with an unread body would give the rest of it to the next request.
-            if response.length_remaining != 0:
+            # A connection with an unread body would give the rest of it to the next request; one whose empty
+            # body was never asked for would refuse the next request.
+            if response.length_remaining == 0:
+                response.drain_conn()
+            else:
                 response.close()
             response.release_conn()
 

@@ -36,7 +36,8 @@ ENVIRONMENT: Mapping[str, tuple[str, str]] = {
     "PATH_TO_SILO_BINARY": ("none: the sentinel engine", "The engine's binary, run as a child process"),
     "PREPROCESSING_CONFIG": (
         "/app/preprocessing_config.yaml, none for the sentinel engine",
-        "SILO's configuration, its files beside it; without it lineage values are not checked",
+        "SILO's configuration, its files beside it or in preprocessing/input; without it lineage values are"
+        " not checked",
     ),
 }
 
@@ -107,7 +108,7 @@ def _with_absolute_paths(entry: Any, folder: Path) -> Any:
     return entry | settled
 
 
-_PATHS = ("preprocessing_config", "output")
+_PATHS = ("preprocessing_config", "database_folder", "output")
 _ENGINE_PATHS = ("binary", "exchange")
 
 
@@ -139,6 +140,7 @@ def organism_from_environment(environ: Mapping[str, str]) -> Organism:
         "backend_url": url,
         "lineage_definitions": _systems(_json(given, "LINEAGE_DEFINITIONS", mistakes)),
         "preprocessing_config": given.get("PREPROCESSING_CONFIG", _config_beside_the_binary(given)),
+        "database_folder": _mounted_inputs(root / "input"),
         "output": root / "output",
         "hard_refresh_seconds": given.get("HARD_REFRESH_INTERVAL", "3600"),
         "poll_interval_seconds": given.get("SILO_IMPORT_POLL_INTERVAL_SECONDS", "30"),
@@ -180,6 +182,14 @@ def _engine(given: Mapping[str, str], root: Path) -> dict[str, Any]:
 
 def _config_beside_the_binary(given: Mapping[str, str]) -> str | None:
     return "/app/preprocessing_config.yaml" if "PATH_TO_SILO_BINARY" in given else None
+
+
+def _mounted_inputs(folder: Path) -> Path | None:
+    """Loculus mounts SILO's files there, and their preprocessing_config.yaml elsewhere. None: it does not."""
+    # Not at load: it brings numpy into every process that only reads the organisms.
+    from ingest_platform.silo.database import DATABASE_CONFIG
+
+    return folder if (folder / DATABASE_CONFIG).exists() else None
 
 
 def _variable(place: Place) -> str:

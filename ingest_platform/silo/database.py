@@ -73,12 +73,14 @@ UNKNOWN = Database({}, (), "accessionVersion", (), (), (), "")
 def database_of(organism: Organism) -> Database:
     """The organism's database; UNKNOWN where its files are only its runner's. BadDatabaseConfig."""
     config = organism.preprocessing_config
-    return UNKNOWN if config is None else read_database(config)
+    return UNKNOWN if config is None else read_database(config, organism.database_folder)
 
 
-def read_database(preprocessing_config: Path) -> Database:
-    """The database that a preprocessing_config.yaml and the files beside it describe. BadDatabaseConfig."""
-    folder = preprocessing_config.parent
+def read_database(preprocessing_config: Path, folder: Path | None = None) -> Database:
+    """The database that a preprocessing_config.yaml and the files in `folder` describe; by default they lie
+    beside it. BadDatabaseConfig.
+    """
+    folder = folder or preprocessing_config.parent
     preprocessing = _mapping(preprocessing_config, _yaml(preprocessing_config))
     config_file = folder / str(preprocessing.get("databaseConfig", DATABASE_CONFIG))
     reference_file = folder / str(preprocessing.get("referenceGenomeFilename", REFERENCE_GENOMES))

@@ -74,6 +74,10 @@ class Organism(Settings):
         description="SILO's preprocessing_config.yaml; the files that it names lie beside it. Only a"
         " sentinel engine does without: its runner has them",
     )
+    database_folder: Path | None = Field(
+        default=None,
+        description="Folder of the files that preprocessing_config names; without it they lie beside it",
+    )
     output: Path = Field(description="Folder that SILO's API polls; its numeric folders are indexes")
     poll_interval_seconds: int = Field(default=30, ge=1, description="Time between two conditional requests")
     hard_refresh_seconds: int = Field(

@@ -55,37 +55,30 @@ def indexes(output: Path) -> tuple[Index, ...]:
 
 
 def publish(built: Index, output: Path, *, at: Callable[[str], None] = lambda _: None) -> Index:
-    """Make `built` the served index of `output`, by one rename on the same disk; returns it where it then is.
+    """Make `built` the served index of `output`; returns it where it then is. As number, then place."""
+    return place(number(built, output), output, at=at)
 
-    An index that lies in `output` already, as a runner's of its own does, stays where it is. A number
-    that is taken, or below the served one's (the clock went back), would never be served: the index
-    gets the next one. StoreUnavailable if the disk does not take it; the index served before stays.
+
+def number(built: Index, output: Path, *, above: int = 0) -> Index:
+    """`built` under a number that the API will take next, in the folder where it lies.
+
+    A number that is taken, or not above `above` and the served one's (the clock went back), would never be
+    served: the index gets the next one. One that lies in `output` already, as a runner's of its own does,
+    stays as it is. StoreUnavailable.
     """
     if built.path.parent == output:
         return built
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        numbered = _numbered(built, output)
-        _to_disk(numbered.path)
-        at("before publish")
-        target = output / numbered.path.name
-        numbered.path.rename(target)
-        at("after publish")
-        _sync(output)
+        newest = max((index.timestamp for index in indexes(output)), default=0)
+        timestamp = max(built.timestamp, newest + 1, above + 1)
+        while (output / str(timestamp)).exists():
+            timestamp += 1
+        return _renumbered(built, timestamp)
     except OSError as error:
-        raise StoreUnavailable(
-            f"{built.path}: cannot be published in {output}: {error}. The index served before stays. Make"
-            " room, and build on the disk of the output folder."
-        ) from error
-    return Index(target, numbered.timestamp, numbered.serialization)
+        raise _not_published(built, output, error) from error
 
 
-def _numbered(built: Index, output: Path) -> Index:
-    """`built` under a number that the API will take next."""
-    newest = max((index.timestamp for index in indexes(output)), default=0)
-    timestamp = max(built.timestamp, newest + 1)
-    while (output / str(timestamp)).exists():
-        timestamp += 1
+def _renumbered(built: Index, timestamp: int) -> Index:
     if timestamp == built.timestamp:
         return built
     path = built.path.with_name(str(timestamp))
@@ -93,6 +86,37 @@ def _numbered(built: Index, output: Path) -> Index:
     version_file.write_text(f"timestamp: {timestamp}\nserializationVersion: {built.serialization}\n")
     built.path.rename(path)
     return Index(path, timestamp, built.serialization)
+
+
+def place(built: Index, output: Path, *, at: Callable[[str], None] = lambda _: None) -> Index:
+    """Put `built` into `output` under its own number, by one rename on the same disk. Done already is done.
+
+    StoreUnavailable if the disk does not take it, or something else has that name; the index served
+    before stays.
+    """
+    target = output / built.path.name
+    try:
+        if (there := index_at(target)) is not None:
+            return there
+        output.mkdir(parents=True, exist_ok=True)
+        _to_disk(built.path)
+        at("before publish")
+        built.path.rename(target)
+        at("after publish")
+        _sync(output)
+    except OSError as error:
+        # Another importer may have placed the same index in between.
+        if (there := index_at(target)) is not None:
+            return there
+        raise _not_published(built, output, error) from error
+    return Index(target, built.timestamp, built.serialization)
+
+
+def _not_published(built: Index, output: Path, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{built.path}: cannot be published in {output}: {error}. The index served before stays. Make room"
+        " there, and let nothing else write to that folder."
+    )
 
 
 def _to_disk(folder: Path) -> None:

@@ -8,7 +8,6 @@ there is somebody else's. What cannot be told for certain raises: only a plain 4
 import errno
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from obstore.store import LocalStore, S3Store
 from ingest_platform.errors import PermanentError, StoreUnavailable
 from ingest_platform.settings import Settings
 from ingest_platform.storage.credentials import Credentials
+from ingest_platform.storage.local_folder import delete_folder, folders_in, unless_gone
 
 if TYPE_CHECKING:
     import icechunk
@@ -107,6 +107,17 @@ class Store:
         with self._speaking(f"write {path}"):
             obstore.put(self._open(), _check(path, self.url), body)
 
+    def put_file(self, path: str, file: Path) -> None:
+        """Write one object with the file's bytes; a large one goes in parts, and appears whole."""
+        with self._speaking(f"write {path}"):
+            obstore.put(self._open(), _check(path, self.url), file)
+
+    def get_file(self, path: str, file: Path) -> None:
+        """Write one object's bytes to a file, piece by piece."""
+        with self._speaking(f"read {path}"), file.open("wb") as into:
+            for piece in obstore.get(self._open(), _check(path, self.url)).stream():
+                into.write(piece)
+
     def get(self, path: str) -> bytes:
         """One object's bytes; StoreUnavailable if it is absent: ask `head` where that is an answer."""
         with self._speaking(f"read {path}"):
@@ -135,10 +146,15 @@ class Store:
         """Names of the folders in `parent`, in order; the root's in "". Others are not touched."""
         with self._speaking(f"list {parent or 'the root'}"):
             if self.folder is not None:
-                return _folders_in(self.folder, parent, is_wanted)
+                return folders_in(self.folder, parent, is_wanted)
             found = obstore.list_with_delimiter(self._open(), parent or None)["common_prefixes"]
         names = [prefix.rstrip("/").rpartition("/")[2] for prefix in found]
         return sorted(name for name in names if is_wanted(name))
+
+    def names_below(self, uri: str) -> tuple[str, ...]:
+        """The folders directly below `uri`; none where there is nothing."""
+        _check_uri(uri, self.url)
+        return tuple(self._folders(uri, lambda _: True))
 
     def weigh(self, uri: str) -> Tree | None:
         """What lies below `uri`; None if there is no object. Tells reconcile an orphan's age and size."""
@@ -157,7 +173,7 @@ class Store:
                 yield from ((meta["size"], meta["last_modified"]) for meta in page)
             return
         # Not through obstore: its listing hides the `name#1` files that a killed writer leaves.
-        for parent, _, names in os.walk(self.folder / uri, onerror=_unless_gone):
+        for parent, _, names in os.walk(self.folder / uri, onerror=unless_gone):
             for name in names:
                 # A purge may delete it between the listing and this look.
                 with suppress(FileNotFoundError):
@@ -170,6 +186,14 @@ class Store:
         PermanentError if the store refuses, StoreUnavailable if something is left: call again.
         """
         _check_uri(uri, self.url)
+        self._delete_all(uri, at)
+
+    def delete_below(self, uri: str, name: str) -> None:
+        """Delete everything below `uri`/`name`: one of several snapshots that share a uri. As delete_tree."""
+        _check_uri(uri, self.url)
+        self._delete_all(_check(f"{uri}/{name}", self.url), lambda _: None)
+
+    def _delete_all(self, uri: str, at: Callable[[str], None]) -> None:
         for _ in range(DELETE_ROUNDS):
             with self._speaking(f"delete {uri}"):
                 if self._delete_round(uri, at):
@@ -218,7 +242,7 @@ class Store:
     def _delete_round(self, uri: str, at: Callable[[str], None]) -> bool:
         """Delete what a listing shows; True if it showed nothing."""
         if self.folder is not None:
-            return _delete_folder(self.folder / uri, at)
+            return delete_folder(self.folder / uri, at)
         empty = True
         for page in obstore.list(self._open(), uri, chunk_size=DELETE_BATCH):
             empty = False
@@ -333,49 +357,3 @@ def _check(path: str, url: str) -> str:
 def _check_uri(uri: str, url: str) -> None:
     if _check(uri, url).count("/") != URI_DEPTH - 1:
         raise PermanentError(f"{url}: {uri!r} is no uri, source/partition/name. Nothing was deleted.")
-
-
-def _unless_gone(error: OSError) -> None:
-    """For os.walk, which else takes a folder that it may not read for an empty one."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
-def _folders_in(root: Path, parent: str, is_wanted: Callable[[str], object]) -> list[str]:
-    folder = root / parent
-    if parent and folder.is_symlink():
-        return []
-    try:
-        names = [child.name for child in folder.iterdir()]
-    except FileNotFoundError:
-        # A purge may take a folder away before this look into it; nobody takes the root.
-        if not parent:
-            raise
-        return []
-    return sorted(name for name in names if is_wanted(name) and (folder / name).is_dir())
-
-
-def _delete_folder(folder: Path, at: Callable[[str], None]) -> bool:
-    """Delete the folder and all in it; False if a writer put something there meanwhile."""
-    if folder.is_symlink():
-        raise PermanentError(
-            f"{folder}: is a link, expected a folder. Nothing was deleted. Remove it by hand."
-        )
-    # Not through obstore: its listing hides the `name#1` files that a killed writer leaves.
-    try:
-        for child in sorted(folder.iterdir()):
-            if child.is_dir() and not child.is_symlink():
-                shutil.rmtree(child)
-            else:
-                child.unlink()
-            at("delete")
-        folder.rmdir()
-    except FileNotFoundError:
-        return not folder.exists()
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        return False
-    with suppress(OSError):  # other attempts of the partition may lie beside it
-        folder.parent.rmdir()
-    return True

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+from ingest_platform.catalog.lease import LEDGER_AWAY
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.errors import IngestError, PermanentError, StoreUnavailable, TransientError
 from ingest_platform.settings import Settings
@@ -25,7 +26,7 @@ from ingest_platform.storage.patience import Patience
 from ingest_platform.storage.store import Store, store_of
 from ingest_platform.weather.allocator import keep_freed_memory
 from ingest_platform.weather.discover import Cursor, Discovery, discover, partition_prefixes, sightings
-from ingest_platform.weather.ingest import LEDGER_AWAY, Rails, Report, count_answers, ingest_partition
+from ingest_platform.weather.ingest import Rails, Report, count_answers, ingest_partition
 from ingest_platform.weather.model import Model
 
 log = logging.getLogger(__name__)

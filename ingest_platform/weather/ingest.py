@@ -7,20 +7,19 @@ the published snapshot stands and the objects are pending again.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ingest_platform.catalog.claim import LEASE as LEASE
 from ingest_platform.catalog.counters import Increments
+from ingest_platform.catalog.lease import LEDGER_AWAY, kept_alive
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, Failed, Outcome, Postponed, Published, SourceObject
 from ingest_platform.errors import LostLease, PermanentError, Stale, StoreUnavailable
@@ -40,8 +39,6 @@ OBJECTS_IN_FLIGHT = 2
 # The disk, the memory and the ledger are ours. What is not foreseen may be the object's doing: it uses an
 # attempt, and is taken alone in the end.
 NOT_THE_OBJECTS_FAULT = (OSError, MemoryError, SQLAlchemyError)
-# How a database says that it is not there at this moment.
-LEDGER_AWAY = (OperationalError, InterfaceError)
 # A restart of the database is over within a minute. Later the lease has run out, and whoever comes next
 # takes the partition over all the same; the objects have then used an attempt.
 HAND_BACK_WITHIN = LEASE
@@ -160,7 +157,7 @@ def _ingest_batch(rails: Rails, model: Model, claim: Claim, report: Report, stop
     started = time.monotonic()
     hand_back = partial(_hand_back, rails, model, claim, stop, started)
     try:
-        with _heartbeat(rails.catalog, claim):
+        with kept_alive(rails.catalog, claim, lease=LEASE):
             outcomes, rejected, snapshot = _publish(rails, model, claim, report, stop)
             if snapshot is not None:
                 seconds = time.monotonic() - started
@@ -291,27 +288,3 @@ def _count(report: Report, outcomes: Sequence[Outcome]) -> None:
                 report.failed += 1
         if error is not None:
             report.errors.append(error)
-
-
-@contextmanager
-def _heartbeat(catalog: Catalog, claim: Claim) -> Iterator[None]:
-    """Renew the lease until the block ends. A lost lease is found out by the commit, which is fenced."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(LEASE.total_seconds() / 3):
-            try:
-                catalog.heartbeat(claim, lease=LEASE)
-            except LostLease:
-                return
-            except LEDGER_AWAY:
-                # The next beat tries again; if the lease runs out meanwhile, the commit is refused.
-                continue
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

@@ -3,25 +3,18 @@
 `python -m ingest_platform.weather.reference` writes them into the page; a test compares. No network.
 """
 
-import re
-import types
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from ingest_platform.manual import environment_table, settings_table, table
+from ingest_platform.manual import with_tables as page_with_tables
 from ingest_platform.settings import SETTINGS
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.keys import NUMBER_FIELDS, TEXT_FIELDS, TIME_FIELDS
 from ingest_platform.weather.model import Horizon, Kind, LeadRange, Model, Parameter, Source, Window
 
 PAGE = Path(__file__).parents[2] / "docs" / "weather.md"
-# A table stands between these two lines of the page.
-BEGIN, END = "<!-- table: {name} -->", "<!-- end -->"
 
 
 def tables() -> dict[str, str]:
@@ -38,36 +31,19 @@ def tables() -> dict[str, str]:
         "grids": _grids(),
         "fields": _fields(),
         "windows": _windows(),
-        "environment": _environment(),
+        "environment": environment_table(SETTINGS),
         **{name: settings_table(section) for name, section in sections.items()},
     }
 
 
-def settings_table(section: type[BaseModel]) -> str:
-    """One row a setting: name, type, default, meaning."""
-    return _table(
-        ("setting", "type", "default", "meaning"),
-        (
-            (f"`{name}`", _type(field.annotation), _default(field), field.description or "")
-            for name, field in section.model_fields.items()
-        ),
-    )
-
-
 def with_tables(page: str) -> str:
     """The page with every marked table made anew. ValueError if a table has no marker."""
-    for name, table in tables().items():
-        begin = BEGIN.format(name=name)
-        marked = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
-        if not marked.search(page):
-            raise ValueError(f"{PAGE.name} has no place for the table {name!r}: add {begin} and {END}")
-        page = marked.sub(lambda _, text=f"{begin}\n{table}\n{END}": text, page)  # type: ignore[misc]
-    return page
+    return page_with_tables(page, tables())
 
 
 def _models() -> str:
     head = ("model", "also called", "bucket", "listed every", "usual delay", "kept", "newest kept")
-    return _table(
+    return table(
         head,
         (
             (
@@ -85,7 +61,7 @@ def _models() -> str:
 
 
 def _grids() -> str:
-    return _table(
+    return table(
         ("model", "array", "units", "what it is", "levels, window"),
         (
             (f"`{m.id}`", f"`{p.name}`", p.units, p.long_name, _where(p))
@@ -110,7 +86,7 @@ def _fields() -> str:
     }
     meanings = TIME_FIELDS | NUMBER_FIELDS | TEXT_FIELDS
     rows = ((f"`{{{name}}}`", meaning, forms[name]) for name, meaning in meanings.items())
-    return _table(("field", "meaning", "format"), rows)
+    return table(("field", "meaning", "format"), rows)
 
 
 def _windows() -> str:
@@ -122,42 +98,7 @@ def _windows() -> str:
         Window.MAX_RECENT: "highest since the last reset",
         Window.MIN_RECENT: "lowest since the last reset",
     }
-    return _table(("window", "which message"), ((f"`{w.value}`", meanings[w]) for w in Window))
-
-
-def _environment() -> str:
-    return _table(
-        ("variable", "default", "meaning"),
-        ((f"`{name}`", default, meaning) for name, (default, meaning) in SETTINGS.items()),
-    )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _type(annotation: Any) -> str:
-    """A type in a user's words."""
-    origin, inside = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type(inside[0])
-    if origin in (Union, types.UnionType):
-        return _type(next(a for a in inside if a is not type(None)))
-    if origin is tuple:
-        return f"list of {_type(inside[0])}" if inside[-1] is ... else f"[{', '.join(map(_type, inside))}]"
-    if issubclass(annotation, StrEnum):
-        return "one of " + ", ".join(f"`{choice.value}`" for choice in annotation)
-    if issubclass(annotation, BaseModel):
-        return f"{annotation.__name__}, below"
-    return {str: "text", int: "integer", float: "number", bool: "true/false", datetime: "time"}[annotation]
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "**required**"
-    empty = field.default is None or field.default == ()
-    return "" if empty else f"`{str(field.default).lower()}`"
+    return table(("window", "which message"), ((f"`{w.value}`", meanings[w]) for w in Window))
 
 
 def _span(seconds: int) -> str:

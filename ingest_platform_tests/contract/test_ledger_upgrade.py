@@ -3,11 +3,14 @@
 from importlib.resources import as_file, files
 
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from ingest_platform.catalog import engine as database
 from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.catalog.tables import metadata
 from ingest_platform_tests.contract.ledger_world import CYCLE, SOURCE, PlayedClock, World, sighting, world
 
 
@@ -28,6 +31,19 @@ def test_a_ledger_of_the_first_version_keeps_its_rows_and_gets_the_gauges(empty_
         assert (gauges.pending, upgraded.live()) == (1, {"f000": "e1"})
         assert upgraded.claimed(CYCLE).objects[0].key == "f001"
     assert "ix_source_object_pending" in index_names(empty_database) - indexes
+
+
+def test_an_upgraded_ledger_has_the_tables_of_a_new_one(empty_database: str) -> None:
+    """Else the first genomes fail where weather was ingested before, and nowhere else."""
+    migrate(empty_database, "0002")
+    Catalog.open(empty_database).close()
+    Catalog.open(empty_database).close()  # which finds the version that it expects
+
+    engine = database.connect(empty_database)
+    with engine.connect() as tx:
+        differences = compare_metadata(MigrationContext.configure(tx), metadata)
+    engine.dispose()
+    assert [change for change in differences if "table" in str(change[0]) or "column" in str(change[0])] == []
 
 
 def migrate(url: str, revision: str) -> None:

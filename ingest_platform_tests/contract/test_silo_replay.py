@@ -3,6 +3,7 @@ first half: what is adopted, what is refused, and in which words.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,6 +212,22 @@ def test_any_other_status_is_the_sources_fault_and_is_tried_again(status: int, i
 
     assert refused.value.retry_after == 7
     assert len(importer.server.requests) == 1
+
+
+@pytest.mark.silo_case(10)
+@pytest.mark.parametrize("status", [304, 503])
+def test_the_request_after_an_answer_without_a_body_is_answered_too(status: int, importer: Importer) -> None:
+    """Else every second request fails while a backend is away, and the back-off grows for nothing."""
+    backend = Backend("organism", importer.server.url, urllib3.PoolManager(), importer.timeouts)
+    importer.server.always(Answer(b"", status, framing="length"))
+    with suppress(SourceUnavailable):
+        backend.changed('"e0"')
+    importer.server.always(case("ok").answer)
+
+    head = backend.changed('"e0"')
+
+    assert head is not None
+    assert head.etag == '"ok"'
 
 
 @pytest.mark.silo_case(10)

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ingest_platform.demo import __main__ as demo
+from ingest_platform.demo.genomes import GENOMES
 from ingest_platform_tests.e2e.dagster_instance import BIN
 from ingest_platform_tests.e2e.place import REPOSITORY
 
@@ -49,6 +50,10 @@ def test_the_demo_ends_with_data_that_its_own_line_opens(tmp_path: Path) -> None
     assert opened.returncode == 0, opened.stderr
     assert "<xarray.Dataset>" in opened.stdout
     assert "GFS 0.25° global forecast" in opened.stdout
+    [query] = re.findall(r"^Query +(.+)$", shown.stdout, re.MULTILINE)
+    asked = subprocess.run(query, shell=True, cwd=REPOSITORY, capture_output=True, text=True)  # noqa: S602
+    assert asked.returncode == 0, asked.stderr
+    assert sum(int(n) for n in re.findall(r"'n': (\d+)", asked.stdout)) == GENOMES
 
 
 def test_the_demo_ends_with_an_error_if_something_is_missing(
@@ -72,7 +77,7 @@ def test_the_demo_ends_with_an_error_if_something_is_missing(
     shown = CliRunner().invoke(demo.main, ["--home", str(tmp_path / "demo")])
 
     assert shown.exit_code == 1
-    assert "not whole yet: gfs, goes_east, goes_west, hrrr, mrms" in shown.output
+    assert "not whole yet: gfs, goes_east, goes_west, hrrr, mrms, demo-virus" in shown.output
 
 
 def test_the_demo_spares_a_folder_that_is_not_its_own(

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ingest_platform.catalog.claim import HOLD_OFF, LEASE, LONGEST_BATCH, MAX_ATTEMPTS
 from ingest_platform.catalog.commit import FIRST_BACKOFF, LONGEST_BACKOFF, LONGEST_RETRY_AFTER, backoff
-from ingest_platform.catalog.tables import DAWN, UtcTime, typed_table, weather_grid
+from ingest_platform.catalog.tables import DAWN, UtcTime, silo_index, typed_table, weather_grid
 
 zones = st.integers(-12, 14).map(lambda hours: timezone(timedelta(hours=hours)))
 moments = st.datetimes(datetime(2, 1, 1), datetime(9000, 1, 1), timezones=zones)  # noqa: DTZ001
@@ -70,5 +70,6 @@ def test_a_source_has_the_typed_table_of_its_family() -> None:
     """Else grids of a new model would have no columns to be asked by."""
     assert typed_table("weather.gfs") is weather_grid
     assert typed_table("weather") is weather_grid
+    assert typed_table("silo") is silo_index
     assert typed_table("audio") is None
     assert typed_table("weatherman.gfs") is None

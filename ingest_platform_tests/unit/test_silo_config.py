@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from ingest_platform.silo.config import BadOrganismFile, load_organisms, organism_from_environment
+from ingest_platform.silo.database import database_of
+from ingest_platform_tests.silo_world import write_database
 
 ONE = """
 organisms:
@@ -104,6 +106,26 @@ def test_a_container_of_the_seed_needs_no_new_settings() -> None:
     assert organism.engine.exchange == Path("/srv/preprocessing/input")
     assert organism.output == Path("/srv/preprocessing/output")
     assert organism.engine.timeout_seconds == 60
+
+
+def test_files_that_loculus_mounts_into_the_input_folder_are_found(tmp_path: Path) -> None:
+    """Its chart mounts preprocessing_config.yaml elsewhere: a drop-in image would end at its start."""
+    config = write_database(tmp_path / "app")
+    mounted = tmp_path / "preprocessing" / "input"
+    mounted.mkdir(parents=True)
+    for name in ("database_config.yaml", "reference_genomes.json"):
+        (config.parent / name).rename(mounted / name)
+    environ = {
+        "BACKEND_BASE_URL": "http://backend:8079/ebola",
+        "ROOT_DIR": str(tmp_path),
+        "PATH_TO_SILO_BINARY": "/usr/local/bin/silo",
+        "PREPROCESSING_CONFIG": str(config),
+    }
+
+    database = database_of(organism_from_environment(environ))
+
+    assert database.primary_key == "accessionVersion"
+    assert mounted / "reference_genomes.json" in database.files
 
 
 def test_a_binary_beside_the_importer_is_run_by_it() -> None:

@@ -1,0 +1,218 @@
+"""What is new at an organism's backend: a conditional request for the head alone, and the hard refresh.
+
+Two kinds of versions compete in an organism's one slot. A release is known by its ETag. A hard refresh says
+"look at everything again, whatever the ETag says": data under the same ETag, lineage files, configuration.
+Both are ordered by the moment they were seen, never by what the server's clock says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.catalog.model import ObjectRow, Sighting
+from ingest_platform.catalog.tables import LIVE
+from ingest_platform.errors import SourceUnavailable
+from ingest_platform.silo.model import Organism
+from ingest_platform.silo.rails import Rails
+from ingest_platform.silo.read import SOURCE, Live, live
+
+# What an object's key ends with, behind the organism's id: several organisms may share a backend, and one
+# that is called otherwise begins anew.
+RELEASE = "/get-released-data"
+REFRESH = "/hard-refresh"
+# A hard refresh has no version of its own. Two names in turn: the one that is not published can come again,
+# and rows do not grow by one an hour.
+REFRESHES = ("even", "odd")
+# An organism never ends: beyond every cutoff of retention, before the last year that a zone's shift survives.
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)
+# A backend that is away is asked every 15 minutes in the end: it is back for us within these.
+LONGEST_WAIT = timedelta(minutes=15)
+# Organisms that began together are this share of the interval apart after one interval.
+SPREAD = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one look at a backend showed."""
+
+    organism: str
+    what: Literal["not due", "unchanged", "known", "new release", "hard refresh"]
+    etag: str | None = None  # the server's
+    # Polls in a row that were answered with 200 although the ETag was the one that was sent: something on the
+    # way makes conditional requests useless.
+    unheeded: int = 0
+
+    @property
+    def became_pending(self) -> bool:
+        return self.what in ("new release", "hard refresh")
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier polls left in the source's cursor. Losing it costs one poll and one hard refresh."""
+
+    asked_at: datetime | None = None
+    ordered_at: datetime | None = None  # when an import of everything was last asked for
+    failures: int = 0  # polls in a row that failed
+    unheeded: int = 0
+
+    def due(self, now: datetime, every: timedelta) -> bool:
+        """Whether the backend may be asked again. A clock that went back does not keep it waiting."""
+        if self.asked_at is None:
+            return True
+        wait = max(every, min(every * 2 ** min(self.failures, 16), LONGEST_WAIT))
+        return not timedelta(0) <= now - self.asked_at < wait
+
+
+def poll(rails: Rails, organism: Organism, *, every: timedelta | None = None) -> Polled:
+    """Ask the backend whether there is something new, and tell the ledger.
+
+    `every` is the time between two polls, longer after failures; without it the backend is asked now.
+    SourceUnavailable: nothing is known, and the next poll waits longer.
+    """
+    now = rails.clock()
+    past = past_of(rails.catalog, organism.id)
+    if every is not None and not past.due(now, every):
+        return Polled(organism.id, "not due", unheeded=past.unheeded)
+    past = replace(past, asked_at=now)
+    try:
+        polled = _look(rails, organism, now, past)
+    except SourceUnavailable:
+        _keep(rails, organism, replace(past, failures=past.failures + 1))
+        raise
+    ordered_at = now if polled.became_pending else past.ordered_at
+    _keep(rails, organism, replace(past, failures=0, ordered_at=ordered_at, unheeded=polled.unheeded))
+    return polled
+
+
+def refresh(rails: Rails, organism: Organism) -> Polled:
+    """Order a hard refresh now, on a person's word: also where the last one was given up."""
+    now = rails.clock()
+    rows = rails.catalog.objects(SOURCE, organism.id)
+    polled = _order_refresh(rails, organism, rows, now)
+    _keep(rails, organism, replace(past_of(rails.catalog, organism.id), ordered_at=now))
+    return polled
+
+
+def is_release(key: str) -> bool:
+    """Whether a version's key is a release's, known by its ETag; else it is a hard refresh."""
+    return key.endswith(RELEASE)
+
+
+def past_of(catalog: Catalog, organism: str) -> Past:
+    """For polls, status and checks."""
+    said = _read(catalog).get(organism, {})
+    return Past(
+        asked_at=_time(said.get("asked_at")),
+        ordered_at=_time(said.get("ordered_at")),
+        failures=said.get("failures", 0),
+        unheeded=said.get("unheeded", 0),
+    )
+
+
+def next_refresh(organism: Organism, index: Live | None, past: Past, now: datetime) -> datetime | None:
+    """When everything is to be looked at again; `now` if that is overdue. None: nothing was looked at yet.
+
+    Between 0.75 and 1 of the interval after the last time, by the organism. Times that lie in the future
+    were written before the clock went back: they count for nothing.
+    """
+    refreshed_at = index.refreshed_at if index else None
+    times = [moment for moment in (past.ordered_at, refreshed_at) if moment is not None]
+    if not times:
+        return None
+    behind = [moment for moment in times if moment <= now]
+    if not behind:
+        return now
+    return max(now, max(behind) + timedelta(seconds=organism.hard_refresh_seconds * _share(organism.id)))
+
+
+def _share(organism: str) -> float:
+    place = int.from_bytes(hashlib.sha256(organism.encode()).digest()[:4]) / 2**32
+    return 1 - SPREAD * place
+
+
+def _look(rails: Rails, organism: Organism, now: datetime, past: Past) -> Polled:
+    index = live(rails.catalog, organism.id)
+    rows = rails.catalog.objects(SOURCE, organism.id)
+    # What waits already is tried again by the ledger, and looks at everything too.
+    waiting = any(row.state == "pending" for row in rows)
+    if not waiting and (due := next_refresh(organism, index, past, now)) is not None and due <= now:
+        return replace(_order_refresh(rails, organism, rows, now), unheeded=past.unheeded)
+    head = rails.backend(organism).changed(index.etag if index else None)
+    if head is None:
+        return Polled(organism.id, "unchanged", index.etag if index else None)
+    if head.unheeded:
+        rails.catalog.add({("conditional_requests_unheeded_total", (("organism", organism.id),)): 1})
+        return Polled(organism.id, "unchanged", head.etag, past.unheeded + 1)
+    if _is_known(rows, head.etag):
+        return Polled(organism.id, "known", head.etag)
+    _see(rails, organism, rows, RELEASE, head.etag, now)
+    return Polled(organism.id, "new release", head.etag)
+
+
+def _is_known(rows: Sequence[ObjectRow], etag: str) -> bool:
+    """Whether this release, since the live one, waits, was given up, or gave way to a hard refresh."""
+    published = [row for row in rows if row.state in LIVE]
+    releases = [
+        row for row in rows if is_release(row.key) and all(_rank(row) > _rank(other) for other in published)
+    ]
+    return bool(releases) and max(releases, key=_rank).etag == etag
+
+
+def _rank(row: ObjectRow) -> tuple[datetime, int]:
+    return row.version_time, row.id
+
+
+def _order_refresh(rails: Rails, organism: Organism, rows: Sequence[ObjectRow], now: datetime) -> Polled:
+    published = {row.etag for row in rows if not is_release(row.key) and row.state in LIVE}
+    name = next(name for name in REFRESHES if name not in published)
+    _see(rails, organism, rows, REFRESH, name, now)
+    return Polled(organism.id, "hard refresh")
+
+
+def _see(
+    rails: Rails, organism: Organism, rows: Sequence[ObjectRow], kind: str, etag: str, now: datetime
+) -> None:
+    """As the newest version of the slot, even if the clock went back since the last one."""
+    after_all = [row.version_time + timedelta(microseconds=1) for row in rows]
+    sighting = Sighting(
+        bucket=organism.backend_url,
+        key=f"{organism.id}{kind}",
+        etag=etag,
+        size_bytes=0,  # nobody knows before it has come
+        version_time=max([now, *after_all]),
+        partition=organism.id,
+        event_end=NEVER,
+        slot=organism.id,
+    )
+    rails.catalog.see(SOURCE, [sighting])
+
+
+def _keep(rails: Rails, organism: Organism, past: Past) -> None:
+    """Organisms share the source's cursor. A process that wrote in between costs one early poll."""
+    said = {
+        "asked_at": past.asked_at and past.asked_at.isoformat(),
+        "ordered_at": past.ordered_at and past.ordered_at.isoformat(),
+        "failures": past.failures,
+        "unheeded": past.unheeded,
+    }
+    with rails.polls:
+        rails.catalog.keep_cursor(SOURCE, json.dumps(_read(rails.catalog) | {organism.id: said}))
+
+
+def _read(catalog: Catalog) -> dict[str, Any]:
+    try:
+        said = json.loads(catalog.cursor(SOURCE) or "{}")
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

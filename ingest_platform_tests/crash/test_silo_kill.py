@@ -1,0 +1,142 @@
+"""kill -9 of an importer at every step, and importers that meet: one good index is served all the time."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ingest_platform.catalog.claim import LEASE
+from ingest_platform.silo.served import indexes
+from ingest_platform_tests.crash import silo_worker
+from ingest_platform_tests.silo_station import Station, new_station
+from ingest_platform_tests.silo_world import TWELVE, answer, record
+
+SECONDS = 60  # for a worker's half second, on a machine under load
+BEFORE_KEEP = [
+    "see: before COMMIT",
+    "see: after COMMIT",
+    "before claim",
+    "claim: before COMMIT",
+    "after claim",
+    "during download",
+    "after download",
+]
+KEPT = [
+    "after keep",
+    "after checks",
+    "before engine",
+    "after engine",
+    "before store",
+    "after store",
+    "commit: before COMMIT",
+]
+COMMITTED = [
+    "commit: after COMMIT",
+    "after commit",
+    "trim: after COMMIT",
+    "before publish",
+    "after publish",
+    "after prune",
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Station]:
+    """Twelve records are served, thirteen are released."""
+    with new_station(tmp_path) as made:
+        made.server.release(answer(TWELVE, '"e1"'))
+        made.round()
+        made.advance(minutes=1)
+        made.server.release(answer([*TWELVE, record(12)], '"e2"'))
+        yield made
+
+
+def die(place: Station, point: str) -> None:
+    worker = silo_worker.start(place.root, place.server.url, place.at, point, signal.SIGKILL)
+    worker.join(SECONDS)
+    assert worker.exitcode == -signal.SIGKILL, f"never came to {point!r}"
+
+
+@pytest.mark.silo_case(17)
+@pytest.mark.parametrize("point", [*BEFORE_KEEP, *KEPT, *COMMITTED])
+def test_an_importer_that_is_killed_leaves_a_good_index_and_the_next_one_finishes(
+    point: str, place: Station
+) -> None:
+    """Else a node that dies takes the genomes with it, or costs the backend another download."""
+    old = place.index.index_timestamp
+
+    die(place, point)
+    served = [index.timestamp for index in indexes(place.organism.output)]
+    place.advance(minutes=5)
+    if point in BEFORE_KEEP[:2]:
+        place.poll()
+    healed = place.ingest()
+
+    assert old in served
+    assert set(served) <= {old, place.index.index_timestamp}
+    assert healed.what == ("nothing due" if point in COMMITTED else "imported")
+    assert healed.error is None
+    assert healed.downloaded is (point in BEFORE_KEEP)
+    assert (place.index.rows, place.index.etag) == (13, '"e2"')
+    assert place.served is not None
+    assert place.served.timestamp == place.index.index_timestamp
+    assert len(indexes(place.organism.output)) == 2
+    assert [row.state for row in place.rows if row.state != "superseded"] == ["ingested"]
+    assert place.poll().what == "unchanged"
+
+
+@pytest.mark.silo_case(19)
+@pytest.mark.silo_case(30)
+def test_a_second_importer_waits_for_the_lease_and_proceeds_when_the_first_is_killed(place: Station) -> None:
+    """Else two of them tear each other's files away, or a dead one blocks the organism for ever."""
+    first = silo_worker.start(place.root, place.server.url, place.at, "after engine", signal.SIGSTOP)
+    wait_for_stop(first.pid)
+    held = files(place)
+
+    place.advance(seconds=30)
+    refused = place.ingest()
+    assert refused.what == "nothing due"
+    assert files(place) == held
+
+    first.kill()
+    first.join(SECONDS)
+    place.advance(seconds=LEASE.total_seconds())
+    assert place.ingest().what == "imported"
+    assert place.index.rows == 13
+
+
+@pytest.mark.silo_case(19)
+@pytest.mark.parametrize("point", ["after engine", "before store", "after store"])
+def test_an_importer_that_wakes_up_after_it_was_relieved_changes_nothing(point: str, place: Station) -> None:
+    """Else a paused container puts yesterday's index over today's."""
+    sleeper = silo_worker.start(place.root, place.server.url, place.at, point, signal.SIGSTOP)
+    wait_for_stop(sleeper.pid)
+    place.at += LEASE + timedelta(minutes=1)
+    assert place.ingest().what == "imported"
+    index, served = place.index, place.served
+
+    assert sleeper.pid is not None
+    os.kill(sleeper.pid, signal.SIGCONT)
+    sleeper.join(SECONDS)
+
+    assert sleeper.exitcode == 0
+    assert (place.index, place.served) == (index, served)
+    place.server.release(answer([*TWELVE, record(12), record(13)], '"e3"'))
+    assert place.round().what == "imported"
+
+
+def wait_for_stop(pid: int | None) -> None:
+    deadline = time.monotonic() + SECONDS
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def files(place: Station) -> set[Path]:
+    """All but the ledger's own."""
+    return {path for path in place.root.rglob("*") if path.is_file() and "catalog.db" not in path.name}
