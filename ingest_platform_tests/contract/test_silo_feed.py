@@ -11,7 +11,6 @@ import pytest
 
 from ingest_platform.errors import SourceUnavailable
 from ingest_platform.operations import reconcile as reconciling
-from ingest_platform.operations import retention
 from ingest_platform.silo import feed
 from ingest_platform.silo.engines.contract import EngineTimedOut
 from ingest_platform.silo.ingest import Report
@@ -21,8 +20,6 @@ from ingest_platform.silo.read import SOURCE, live
 from ingest_platform_tests.silo_bench import HANGS, alive
 from ingest_platform_tests.silo_station import Station, new_station
 from ingest_platform_tests.silo_world import TWELVE, Answer, Request, answer, loculus, record
-
-HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -181,9 +178,8 @@ def test_an_engine_that_hangs_is_killed_with_its_children_and_not_overlapped(pla
 def test_retention_never_takes_an_organism(place: Station) -> None:
     """Else a virus without new genomes for a month disappears."""
     place.round()
-    policy = retention.Policy(SOURCE, keep=HOUR, keep_latest=0)
 
-    assert retention.plan(place.catalog, [policy], now=place.at + timedelta(days=36500)) == ()
+    assert place.catalog.expirable(SOURCE, cutoff=place.at + timedelta(days=36500), keep_latest=0) == ()
 
 
 def test_a_lost_snapshot_is_found_and_imported_again(place: Station) -> None:
