@@ -9,15 +9,12 @@ from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from ingest_platform.errors import PermanentError
 from ingest_platform.weather.keys import TemplateError, check_template
 from ingest_platform.weather.model import Horizon, Kind, Model, Parameter
-
-type Place = tuple[str | int, ...]  # keys and positions from the top of a file, as pydantic names them
-type Mistake = tuple[Place, str]
+from ingest_platform.yaml_file import BadYamlFile, Mistake, read_yaml, said_by_schema
 
 
 class BadModelFile(PermanentError):
@@ -49,29 +46,22 @@ def load_models(
 def read_model(path: Path) -> Model:
     """The model of one YAML file. BadModelFile with file, line and key of every mistake."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        twice = list(_keys_given_twice(node))
-        settings = loader.construct_document(node) if node and not twice else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadModelFile(f"{path}: cannot be read ({error}). No model was loaded.") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadModelFile(f"{path}:{line}: not YAML: {error.problem}. No model was loaded.") from error
-    except yaml.YAMLError as error:
-        raise BadModelFile(f"{path}: not YAML: {error}. No model was loaded.") from error
-    if twice:
-        raise _bad(path, node, twice)
-    if not isinstance(settings, dict):
+        file = read_yaml(path)
+    except BadYamlFile as error:
+        raise _bad(str(error)) from error
+    if not isinstance(file.content, dict):
         raise BadModelFile(f"{path}:1: a model is a mapping of settings. Compare docs/weather.md.")
     try:
-        model = Model.model_validate(settings)
+        model = Model.model_validate(file.content)
     except ValidationError as error:
-        raise _bad(path, node, _said_by_schema(error)) from error
+        raise _bad(file.told(said_by_schema(error, Model))) from error
     if mistakes := list(_misfits(model)):
-        raise _bad(path, node, mistakes)
+        raise _bad(file.told(mistakes))
     return model
+
+
+def _bad(told: str) -> BadModelFile:
+    return BadModelFile(f"{told}\nNo model was loaded. docs/weather.md lists the settings.")
 
 
 def _models_in(folder: Path) -> dict[str, Model]:
@@ -191,69 +181,3 @@ def _missing(kind: Kind, parameter: Parameter) -> Iterator[str]:
 
 def _selector(parameter: Parameter) -> tuple[object, ...]:
     return (parameter.variable, parameter.levels(), parameter.window, parameter.product, parameter.band)
-
-
-def _said_by_schema(error: ValidationError) -> list[Mistake]:
-    mistakes: list[Mistake] = []
-    for fault in error.errors(include_url=False):
-        place = fault["loc"]
-        what = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            guess = get_close_matches(str(place[-1]), _known_keys(place), n=1)
-            what = "no such setting" + (f". Did you mean {guess[0]}?" if guess else "")
-        elif fault["type"] != "missing" and not isinstance(fault["input"], dict):
-            what += f", found {fault['input']!r}"
-        mistakes.append((place, what))
-    return mistakes
-
-
-def _known_keys(place: Place) -> list[str]:
-    """Settings that the schema knows where the unknown one stands."""
-    schema = Model.model_json_schema()
-    level = schema
-    for step in place[:-1]:
-        level = level.get("items", {}) if isinstance(step, int) else level.get("properties", {}).get(step, {})
-        if "$ref" in level:
-            level = schema["$defs"][level["$ref"].rsplit("/", 1)[-1]]
-    return list(level.get("properties", {}))
-
-
-def _bad(path: Path, node: yaml.Node | None, mistakes: Sequence[Mistake]) -> BadModelFile:
-    told = [f"{path}:{_line(node, place)}: {_dotted(place)}{what}" for place, what in mistakes]
-    told.append("No model was loaded. docs/weather.md lists the settings.")
-    return BadModelFile("\n".join(told))
-
-
-def _line(node: yaml.Node | None, place: Place) -> int:
-    """Line, from 1, of the last part of `place` that the file has."""
-    line = node.start_mark.line if node else 0
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == step), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1
-
-
-def _keys_given_twice(node: yaml.Node | None, place: Place = ()) -> Iterator[Mistake]:
-    """YAML would quietly take the last one."""
-    if isinstance(node, yaml.MappingNode):
-        counts = Counter(key.value for key, _ in node.value)
-        yield from (((*place, key), "given twice") for key, count in counts.items() if count > 1)
-        for key, value in node.value:
-            yield from _keys_given_twice(value, (*place, str(key.value)))
-    elif isinstance(node, yaml.SequenceNode):
-        for n, value in enumerate(node.value):
-            yield from _keys_given_twice(value, (*place, n))
-
-
-def _dotted(place: Place) -> str:
-    """sources[0].key: as a person points at it; nothing for the file as a whole."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    return f"{text.removeprefix('.')}: " if text else ""
