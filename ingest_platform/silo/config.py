@@ -4,19 +4,16 @@ Every mistake is told with its file, line and key, all mistakes at once. Reads f
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ingest_platform.errors import PermanentError
 from ingest_platform.silo.model import Organism
-
-type Place = tuple[str | int, ...]  # keys and positions from the top of the file
-type Mistake = tuple[Place, str]
+from ingest_platform.yaml_file import BadYamlFile, Mistake, Place, read_yaml, said_by_schema
 
 # A flat map of versions was the format of the first importer; its file had this name.
 ONLY_SYSTEM = "lineage_definitions"
@@ -28,7 +25,10 @@ ENVIRONMENT: Mapping[str, tuple[str, str]] = {
         'JSON: {"<system>": {"<pipeline version>": "<url>"}}, or {"<version>": "<url>"} for'
         " lineage_definitions.yaml",
     ),
-    "HIERARCHICAL_FILTERS": ("off", "Not supported: anything but {} is refused"),
+    "HIERARCHICAL_FILTERS": (
+        "off",
+        'JSON: {"<metadata field>": "<url>"} of the service that makes <field>.yaml for the field\'s values',
+    ),
     "HARD_REFRESH_INTERVAL": ("3600", "Seconds after which everything is looked at again; 0: at each poll"),
     "SILO_IMPORT_POLL_INTERVAL_SECONDS": ("30", "Seconds between two polls"),
     "SILO_RUN_TIMEOUT_SECONDS": ("3600", "Seconds until a build is killed"),
@@ -52,32 +52,22 @@ def load_organisms(path: Path, *, only: Sequence[str] | None = None) -> tuple[Or
     `only` names ids; None or nothing means all. Relative paths count from the file's folder.
     BadOrganismFile.
     """
-    node, given = _read(path)
+    try:
+        file = read_yaml(path)
+    except BadYamlFile as error:
+        raise _bad(str(error)) from error
+    given = file.content
     entries = given.get("organisms") if isinstance(given, dict) and set(given) == {"organisms"} else None
     if not isinstance(entries, list):
-        raise _bad(path, node, [((), "expected one key, organisms, with a list")])
+        raise _bad(file.told([((), "expected one key, organisms, with a list")]))
     organisms, mistakes = _organisms(entries, path.parent)
     if mistakes:
-        raise _bad(path, node, mistakes)
+        raise _bad(file.told(mistakes))
     return _choose(path, sorted(organisms, key=lambda organism: organism.id), only or ())
 
 
-def _read(path: Path) -> tuple[yaml.Node | None, Any]:
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        twice = list(_keys_given_twice(node))
-        given = loader.construct_document(node) if node and not twice else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadOrganismFile(f"{path}: cannot be read ({error}). Nothing was started.") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadOrganismFile(f"{path}:{line}: not YAML: {error.problem}. Nothing was started.") from error
-    except yaml.YAMLError as error:
-        raise BadOrganismFile(f"{path}: not YAML: {error}. Nothing was started.") from error
-    if twice:
-        raise _bad(path, node, twice)
-    return node, given
+def _bad(told: str) -> BadOrganismFile:
+    return BadOrganismFile(f"{told}\nNothing was started. docs/silo.md lists the settings.")
 
 
 def _organisms(entries: list[Any], folder: Path) -> tuple[list[Organism], list[Mistake]]:
@@ -87,7 +77,7 @@ def _organisms(entries: list[Any], folder: Path) -> tuple[list[Organism], list[M
         try:
             organism = Organism.model_validate(_with_absolute_paths(entry, folder))
         except ValidationError as error:
-            mistakes += _said_by_schema(error, ("organisms", n))
+            mistakes += said_by_schema(error, Organism, above=("organisms", n))
             continue
         if taken := next((o for o in organisms if o.id == organism.id), None):
             mistakes.append((("organisms", n, "id"), f"{taken.id!r} is already another organism's"))
@@ -131,14 +121,12 @@ def organism_from_environment(environ: Mapping[str, str]) -> Organism:
     url = given.get("BACKEND_BASE_URL", "").rstrip("/")
     if not url:
         mistakes.append("BACKEND_BASE_URL: expected http://host:8079/<organism>, found nothing")
-    if _json(given, "HIERARCHICAL_FILTERS", mistakes):
-        # An index without the file that its database config names could not be built anyway.
-        mistakes.append("HIERARCHICAL_FILTERS: this importer asks no taxonomy service; unset it")
     root = Path(given.get("ROOT_DIR", "/")) / "preprocessing"
     settings = {
         "id": url.rsplit("/", 1)[-1],
         "backend_url": url,
         "lineage_definitions": _systems(_json(given, "LINEAGE_DEFINITIONS", mistakes)),
+        "hierarchical_filters": _json(given, "HIERARCHICAL_FILTERS", mistakes),
         "preprocessing_config": given.get("PREPROCESSING_CONFIG", _config_beside_the_binary(given)),
         "database_folder": _mounted_inputs(root / "input"),
         "output": root / "output",
@@ -149,7 +137,7 @@ def organism_from_environment(environ: Mapping[str, str]) -> Organism:
     try:
         organism = Organism.model_validate(settings) if not mistakes else None
     except ValidationError as error:
-        mistakes += [f"{_variable(place)}: {what}" for place, what in _said_by_schema(error, ())]
+        mistakes += [f"{_variable(place)}: {what}" for place, what in said_by_schema(error, Organism)]
         organism = None
     if organism is None:
         raise BadOrganismFile("\n".join([*mistakes, "Nothing was started: correct the environment."]))
@@ -198,6 +186,7 @@ def _variable(place: Place) -> str:
         "id": "BACKEND_BASE_URL",
         "backend_url": "BACKEND_BASE_URL",
         "lineage_definitions": "LINEAGE_DEFINITIONS",
+        "hierarchical_filters": "HIERARCHICAL_FILTERS",
         "hard_refresh_seconds": "HARD_REFRESH_INTERVAL",
         "poll_interval_seconds": "SILO_IMPORT_POLL_INTERVAL_SECONDS",
         "engine": "SILO_RUN_TIMEOUT_SECONDS",
@@ -205,60 +194,3 @@ def _variable(place: Place) -> str:
     return (
         ".".join([names.get(str(place[0]), str(place[0])), *map(str, place[1:])]) if place else "environment"
     )
-
-
-def _said_by_schema(error: ValidationError, above: Place) -> list[Mistake]:
-    mistakes: list[Mistake] = []
-    for fault in error.errors(include_url=False):
-        what = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            known = [*Organism.model_fields, *_ENGINE_PATHS]
-            guess = get_close_matches(str(fault["loc"][-1]), known, n=1)
-            what = "no such setting" + (f". Did you mean {guess[0]}?" if guess else "")
-        elif fault["type"] != "missing" and not isinstance(fault["input"], dict):
-            what += f", found {fault['input']!r}"
-        mistakes.append(((*above, *(part for part in fault["loc"] if part != "[key]")), what))
-    return mistakes
-
-
-def _bad(path: Path, node: yaml.Node | None, mistakes: Sequence[Mistake]) -> BadOrganismFile:
-    told = [f"{path}:{_line(node, place)}: {_dotted(place)}{what}" for place, what in mistakes]
-    told.append("Nothing was started. docs/silo.md lists the settings.")
-    return BadOrganismFile("\n".join(told))
-
-
-def _line(node: yaml.Node | None, place: Place) -> int:
-    """Line, from 1, of the last part of `place` that the file has."""
-    line = node.start_mark.line if node else 0
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(step)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1
-
-
-def _keys_given_twice(node: yaml.Node | None, place: Place = ()) -> Iterator[Mistake]:
-    """YAML would quietly take the last one."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield (*place, key.value), "given twice"
-            seen.add(key.value)
-            yield from _keys_given_twice(value, (*place, str(key.value)))
-    elif isinstance(node, yaml.SequenceNode):
-        for n, value in enumerate(node.value):
-            yield from _keys_given_twice(value, (*place, n))
-
-
-def _dotted(place: Place) -> str:
-    """organisms[0].output: as a person points at it; nothing for the file as a whole."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    return f"{text.removeprefix('.')}: " if text else ""

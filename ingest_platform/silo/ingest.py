@@ -36,6 +36,7 @@ from ingest_platform.silo.read import SOURCE, Live, live
 from ingest_platform.silo.release import Release, obtain
 from ingest_platform.silo.serve import STAGING, collect, is_served, put_index, serve, take_back
 from ingest_platform.silo.served import number
+from ingest_platform.silo.taxonomy import hierarchies, layout_of
 from ingest_platform.storage.scratch import scratch_folder
 
 # A killed importer's organism is taken over within two minutes; the heartbeat renews it every third.
@@ -178,6 +179,7 @@ class _Import:
         """Everything that can be wrong without an engine is found here."""
         rails, organism = self.rails, self.organism
         database = database_of(organism)
+        layout = layout_of(organism, database)
         engine = rails.engine(organism)
         with rails.downloads:
             release = obtain(
@@ -186,11 +188,14 @@ class _Import:
                 self.item,
                 self.claim.token,
                 scratch / "records.zst",
-                database.layout,
+                layout,
                 rails.at,
             )
         self.report.downloaded = release.downloaded
-        lineages = definitions(organism, release.released.pipeline_versions, rails.pool)
+        lineages = (
+            *definitions(organism, release.released.pipeline_versions, rails.pool),
+            *hierarchies(organism, release.released.lineages, rails.pool),
+        )
         unknown = require_known(organism, database, lineages, release.released.lineages)
         dropped = self._check_rows(release.released.rows, before)
         made_of = index_hash(release.released.content_hash, lineages, database, engine.identity)

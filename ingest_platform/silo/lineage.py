@@ -22,22 +22,31 @@ from ingest_platform.silo.model import Organism, Timeouts
 
 # The pango file has 240 kB and 4,000 names; what is 100 times as large is no definition file.
 LARGEST_FILE_BYTES = 25_000_000
+# As upstream waits for these files; for 25 MB that is a line of 3 Mbit/s.
+LONGEST_SECONDS = 60.0
 # Files are served by web hosts that move them; nothing else is tried again here.
 REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
 TOLD_VALUES = 20  # of the unknown ones; the rest is counted
+SAID_BYTES = 500  # of an error page; the rest explains nothing
 NO_LINEAGES = b"{}\n"
 WAITS = "The published index stays, the downloaded genomes are kept; it is tried again."
 
 
 @dataclass(frozen=True, slots=True)
 class LineageFile:
-    """One system's definitions for one pipeline version, sound."""
+    """One system's definitions, sound: for one pipeline version, or for the values of one metadata field."""
 
-    system: str
-    version: int | None  # None: no record has a version, the file is empty
+    system: str  # or the metadata field
+    version: int | None  # None: no record has a version, the file is empty; or a service made it
     url: str | None
     content: bytes = field(repr=False)
     names: frozenset[str] = field(repr=False)  # labels and aliases
+    service: str | None = None  # that made the file for the values of the metadata field `system`
+
+    @property
+    def what(self) -> str:
+        made_for = f"service {self.service}" if self.service else f"pipeline version {self.version}"
+        return f"lineage system {self.system}, {made_for}"
 
     @property
     def content_hash(self) -> str:
@@ -86,27 +95,57 @@ def _fetched(organism: Organism, system: str, version: int, pool: urllib3.PoolMa
             f"{what}: no URL; there are URLs for {', '.join(map(str, sorted(urls)))}."
             f" Add one to lineage_definitions. {WAITS}"
         )
-    content = _get(pool, urls[version], organism.timeouts, what)
-    return LineageFile(
-        system, version, urls[version], content, names(content, what=f"{what} ({urls[version]})")
+    url = urls[version]
+    content = require_file(ask(pool, url, organism.timeouts, what=what), what=what, url=url)
+    return LineageFile(system, version, url, content, names(content, what=f"{what} ({url})"))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a host of definitions answered. Of a refusal only the beginning of the text is kept."""
+
+    status: int
+    content: bytes = field(repr=False)
+
+
+def ask(pool: urllib3.PoolManager, url: str, timeouts: Timeouts, *, what: str, post: object = None) -> Answer:
+    """GET `url`, or POST it this JSON. SourceUnavailable: away, tired (5xx, 429) or too slow; Incomplete: too
+    much for a definition file.
+    """
+    deadline = time.monotonic() + min(LONGEST_SECONDS, timeouts.total_seconds)
+    timeout = urllib3.Timeout(
+        connect=min(LONGEST_SECONDS, timeouts.connect_seconds),
+        read=min(LONGEST_SECONDS, timeouts.read_seconds),
     )
-
-
-def _get(pool: urllib3.PoolManager, url: str, timeouts: Timeouts, what: str) -> bytes:
-    deadline = time.monotonic() + timeouts.total_seconds
-    timeout = urllib3.Timeout(connect=timeouts.connect_seconds, read=timeouts.read_seconds)
+    method = "GET" if post is None else "POST"
     try:
-        response = pool.request("GET", url, timeout=timeout, retries=REDIRECTS, preload_content=False)
+        response = pool.request(
+            method, url, json=post, timeout=timeout, retries=REDIRECTS, preload_content=False
+        )
     except HTTPError as error:
         raise SourceUnavailable(f"{what}: no answer from {url}: {error}. {WAITS}") from error
     try:
-        if response.status >= 500 or response.status == 429:
-            raise SourceUnavailable(f"{what}: {url} answered {response.status}. {WAITS}")
-        if response.status != 200:
-            raise Incomplete(f"{what}: {url} answered {response.status} where 200 was expected. {WAITS}")
-        return _small(arriving(response, what=f"{what}: {url}", deadline=deadline), f"{what}: {url}")
+        pieces = arriving(response, what=f"{what}: {url}", deadline=deadline)
+        if response.status == 200:
+            return Answer(200, _small(pieces, f"{what}: {url}"))
+        answer = Answer(response.status, next(pieces, b"")[:SAID_BYTES])
     finally:
         response.close()
+    if answer.status >= 500 or answer.status == 429:
+        raise SourceUnavailable(_refused(answer, what=what, url=url))
+    return answer
+
+
+def require_file(answer: Answer, *, what: str, url: str) -> bytes:
+    """The file that was asked for. Incomplete if it is refused."""
+    if answer.status != 200:
+        raise Incomplete(_refused(answer, what=what, url=url))
+    return answer.content
+
+
+def _refused(answer: Answer, *, what: str, url: str) -> str:
+    said = f" and says {answer.content.decode(errors='replace')!r}" if answer.content else ""
+    return f"{what}: {url} answered {answer.status} where 200 was expected{said}. {WAITS}"
 
 
 def _small(pieces: Iterator[bytes], what: str) -> bytes:
@@ -208,22 +247,33 @@ def require_known(
     `lineages`: metadata field → value → records. Unknown values that the database takes for null are
     returned as warnings. A field whose system has no file here is left to the engine.
     """
-    by_system = {file.system: file for file in files}
-    only = files[0] if len(files) == 1 else None
     warnings: list[str] = []
-    for column in database.columns:
-        file = only if column.lineage_system == "" else by_system.get(column.lineage_system or "")
-        unknown = unknown_values(file, lineages.get(column.name, {})) if file else {}
-        if file is None or not unknown:
+    for name, file, null_instead in _looked_up(database, files):
+        unknown = unknown_values(file, lineages.get(name, {}))
+        if not unknown:
             continue
-        told = f"lineage system {file.system}, pipeline version {file.version}: {_told(column.name, unknown)}"
-        if not column.unknown_lineages_are_null:
+        told = f"{file.what}: {_told(name, unknown)}"
+        if not null_instead:
             raise Incomplete(
                 f"{organism.id}: {told} not in {file.url or 'an empty definition for no version'}. SILO would"
-                f" refuse all records. Add them to the file, or set treatUnknownLineagesAsNull. {WAITS}"
+                f" refuse all records. Define them there, or set treatUnknownLineagesAsNull. {WAITS}"
             )
         warnings.append(f"{told} unknown, and taken for null")
     return tuple(warnings)
+
+
+def _looked_up(database: Database, files: Sequence[LineageFile]) -> Iterator[tuple[str, LineageFile, bool]]:
+    """Metadata field, the file that must know its values, and whether unknown ones are null instead."""
+    by_system = {file.system: file for file in files}
+    only = files[0] if len(files) == 1 else None
+    indexed = set()
+    for column in database.columns:
+        file = only if column.lineage_system == "" else by_system.get(column.lineage_system or "")
+        if file is not None:
+            indexed.add(column.name)
+            yield column.name, file, column.unknown_lineages_are_null
+    # A service was asked for these values, whether or not the database is known here.
+    yield from ((file.system, file, False) for file in files if file.service and file.system not in indexed)
 
 
 def _told(metadata_field: str, unknown: Mapping[str, int]) -> str:

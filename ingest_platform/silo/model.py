@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
 
 class Timeouts(Settings):
-    """How long a backend or lineage server may take."""
+    """How long a server may take."""
 
     connect_seconds: float = Field(
         default=30, gt=0, description="Until a connection stands; upstream's newest importer waits 30 s too"
@@ -69,6 +69,11 @@ class Organism(Settings):
         description="Lineage system → pipeline version → URL of its definition file; the system is the stem"
         " of the file that generateLineageIndex names",
     )
+    hierarchical_filters: dict[Name, HttpUrl] = Field(
+        default_factory=dict,
+        description="Metadata field → URL of the service that makes <field>.yaml for the field's values:"
+        " <url>/silo-lineage",
+    )
     preprocessing_config: Path | None = Field(
         default=None,
         description="SILO's preprocessing_config.yaml; the files that it names lie beside it. Only a"
@@ -89,7 +94,10 @@ class Organism(Settings):
     row_drop_limit: float = Field(
         default=0.5, ge=0, le=1, description="Share of rows that a release may lose before it is refused"
     )
-    timeouts: Timeouts = Field(default_factory=Timeouts, description="For the backend and lineage servers")
+    timeouts: Timeouts = Field(
+        default_factory=Timeouts,
+        description="For the backend; a server of lineage files or hierarchies has 60 s at most",
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="Who builds the index")
 
     @model_validator(mode="before")
@@ -110,4 +118,12 @@ class Organism(Settings):
         for system, versions in self.lineage_definitions.items():
             if not versions or min(versions) < 1:
                 raise ValueError(f"lineage_definitions.{system}: expected versions from 1 with their URLs")
+        return self
+
+    @model_validator(mode="after")
+    def _no_two_make_one_file(self) -> Self:
+        if both := sorted(self.hierarchical_filters.keys() & self.lineage_definitions.keys()):
+            raise ValueError(
+                f"hierarchical_filters.{both[0]}: lineage_definitions makes {both[0]}.yaml already"
+            )
         return self

@@ -41,7 +41,7 @@ KEPT_PIECE_BYTES = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the organism's database says of its records."""
+    """What an import looks at in each record's metadata."""
 
     primary_key: str = "accessionVersion"  # metadata field, unique
     lineage_fields: tuple[str, ...] = ()  # metadata fields whose values are counted
@@ -151,7 +151,7 @@ class _Reading:
         key = primary_key(metadata, self.layout.primary_key)
         self.versions[pipeline_version(metadata)] += 1
         for name in self.layout.lineage_fields:
-            if value := metadata.get(name):
+            if (value := metadata.get(name)) not in (None, ""):
                 self.lineages.setdefault(name, Counter())[str(value)] += 1
         self.key_hashes += hashlib.blake2b(key.encode(), digest_size=KEY_HASH_BYTES).digest()
         self.content_hash.update(line)

@@ -17,6 +17,7 @@ organisms:
     lineage_definitions:
       pango: {1: "http://host/1.yaml", 2: "http://host/2.yaml"}
 """
+FILTERED = ONE + "    hierarchical_filters: {hostTaxonId: http://taxonomy:5000/}\n"
 URL = {"BACKEND_BASE_URL": "http://host:8079/ebola/"}
 
 
@@ -34,6 +35,13 @@ def test_an_organism_is_what_its_file_says(tmp_path: Path) -> None:
     assert organism.output == tmp_path / "out" / "ebola"
     assert organism.lineage_definitions["pango"][2] == "http://host/2.yaml"
     assert (organism.keep, organism.hard_refresh_seconds, organism.engine.kind) == (2, 3600, "rhydb")
+
+
+def test_a_hierarchical_filter_is_a_field_and_its_service(tmp_path: Path) -> None:
+    """Else hosts can be searched by their names only in the original container."""
+    (organism,) = load_organisms(written(tmp_path, FILTERED))
+
+    assert organism.hierarchical_filters == {"hostTaxonId": "http://taxonomy:5000/"}
 
 
 def test_all_mistakes_are_told_at_once_with_line_and_key(tmp_path: Path) -> None:
@@ -67,6 +75,8 @@ def test_all_mistakes_are_told_at_once_with_line_and_key(tmp_path: Path) -> None
         (ONE + "    id: zika\n", r"organisms\.yaml:9: organisms\[0\]\.id: given twice|id: given twice"),
         (ONE.replace("{1:", "{0:"), "expected versions from 1"),
         (ONE.replace("{1:", "{one:"), "lineage_definitions"),
+        (FILTERED.replace("http:", "tcp:", 4), r"organisms\.yaml:9: .*hierarchical_filters\.hostTaxonId: "),
+        (FILTERED.replace("hostTaxonId", "pango"), r"makes pango\.yaml already"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_reason(text: str, words: str, tmp_path: Path) -> None:
@@ -94,13 +104,14 @@ def test_a_container_of_the_seed_needs_no_new_settings() -> None:
             "SILO_IMPORT_POLL_INTERVAL_SECONDS": "5",
             "SILO_RUN_TIMEOUT_SECONDS": "60",
             "ROOT_DIR": "/srv",
-            "HIERARCHICAL_FILTERS": "{}",
+            "HIERARCHICAL_FILTERS": '{"hostTaxonId": "http://taxonomy:5000"}',
             "HOSTNAME": "silo-0",
         }
     )
 
     assert (organism.id, organism.backend_url) == ("ebola", "http://host:8079/ebola")
     assert organism.lineage_definitions == {"lineage_definitions": {1: "http://host/1.yaml"}}
+    assert organism.hierarchical_filters == {"hostTaxonId": "http://taxonomy:5000"}
     assert (organism.hard_refresh_seconds, organism.poll_interval_seconds) == (0, 5)
     assert organism.engine.kind == "sentinel"
     assert organism.engine.exchange == Path("/srv/preprocessing/input")
@@ -150,9 +161,16 @@ def test_a_binary_beside_the_importer_is_run_by_it() -> None:
         ({"LINEAGE_DEFINITIONS": "{"}, "LINEAGE_DEFINITIONS: not JSON"),
         ({"LINEAGE_DEFINITIONS": "[1]"}, "LINEAGE_DEFINITIONS: expected a JSON object"),
         ({"LINEAGE_DEFINITIONS": '{"one": "http://host/1.yaml"}'}, "LINEAGE_DEFINITIONS"),
+        ({"HIERARCHICAL_FILTERS": "["}, "HIERARCHICAL_FILTERS: not JSON"),
+        ({"HIERARCHICAL_FILTERS": '["host"]'}, "HIERARCHICAL_FILTERS: expected a JSON object"),
+        ({"HIERARCHICAL_FILTERS": '{"host": "taxonomy"}'}, "HIERARCHICAL_FILTERS.host: .*'taxonomy'"),
+        ({"HIERARCHICAL_FILTERS": '{"../host": "http://h"}'}, r"HIERARCHICAL_FILTERS\.\.\./host: "),
         (
-            {"HIERARCHICAL_FILTERS": '{"host": "http://taxonomy"}'},
-            "HIERARCHICAL_FILTERS: this importer asks no",
+            {
+                "HIERARCHICAL_FILTERS": '{"host": "http://h"}',
+                "LINEAGE_DEFINITIONS": '{"host": {"1": "http://h/1"}}',
+            },
+            r"hierarchical_filters\.host: lineage_definitions makes host\.yaml already",
         ),
         ({"HARD_REFRESH_INTERVAL": "hourly"}, "HARD_REFRESH_INTERVAL: .*'hourly'"),
         ({"SILO_RUN_TIMEOUT_SECONDS": "0"}, "SILO_RUN_TIMEOUT_SECONDS.*timeout_seconds: "),
