@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ingest_platform.catalog.claim import LEASE, LONGEST_BATCH
+from ingest_platform.catalog.counters import Increments
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, Outcome
 from ingest_platform.errors import LostLease
@@ -48,13 +49,18 @@ def kept_alive(
 
 
 def hand_back(
-    catalog: Catalog, claim: Claim, outcomes: Sequence[Outcome], *, stop: Callable[[], bool] = lambda: False
+    catalog: Catalog,
+    claim: Claim,
+    outcomes: Sequence[Outcome],
+    *,
+    counters: Increments | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """fail, as soon as the ledger answers: its outage must not cost the objects an attempt. As fail."""
     until = time.monotonic() + HAND_BACK_WITHIN.total_seconds()
     while True:
         try:
-            return catalog.fail(claim, outcomes)
+            return catalog.fail(claim, outcomes, counters=counters)
         except LEDGER_AWAY:
             if stop() or time.monotonic() > until:
                 raise

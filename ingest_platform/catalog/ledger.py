@@ -246,9 +246,10 @@ class Catalog:
             return purges.forget(tx, source)
 
     def trim(self, source: str, partition: str) -> int:
-        """Remove superseded versions older than their slot's published one, for a partition that never ends.
+        """Remove versions that gave way to a newer published one, for a partition that never ends.
 
-        Returns how many. One that is seen again is filed as superseded, or, at a later time, as new.
+        Superseded or given up. Returns how many. One that is seen again is filed as superseded, or, at a
+        later time, as new.
         """
         with self._writing("trim") as tx:
             return purges.trim(tx, source, partition)
@@ -259,6 +260,11 @@ class Catalog:
         """What readers may open; None: nothing is published, or it is purged."""
         with self._reading() as tx:
             return read.published(tx, source, partition)
+
+    def every_published(self, source: str) -> tuple[Snapshot, ...]:
+        """The same of each partition that has one, by key: for a source of few artifacts."""
+        with self._reading() as tx:
+            return read.every_published(tx, source)
 
     def coverage(
         self, source: str, *, since: datetime = DAWN, partition: str | None = None

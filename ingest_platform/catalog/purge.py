@@ -250,7 +250,7 @@ def forget(tx: Connection, source_name: str) -> int:
 
 
 def trim(tx: Connection, source_name: str, key: str) -> int:
-    """Remove superseded versions that are older than their slot's published one. Returns how many."""
+    """Remove versions older than their slot's published one that nobody tries any more. Returns how many."""
     row = lock_partition(tx, source_name, key)
     if row is None:
         return 0
@@ -258,5 +258,5 @@ def trim(tx: Connection, source_name: str, key: str) -> int:
     replaced = exists().where(
         live.c.state.in_(LIVE), live.c.version_time > mine.version_time, *_same_slot(live)
     )
-    old = (mine.partition_id == row.id) & (mine.state == "superseded") & replaced
+    old = (mine.partition_id == row.id) & mine.state.in_(("superseded", "quarantined")) & replaced
     return tx.execute(delete(source_object).where(old)).rowcount

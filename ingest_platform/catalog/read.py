@@ -5,8 +5,9 @@ raises.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
@@ -33,31 +34,40 @@ SHOWN = 50
 
 def published(tx: Connection, source_name: str, key: str) -> Snapshot | None:
     """The pair that readers may open, with its artifacts: one statement, so never one of each version."""
-    rows = tx.execute(_published(source_name, key)).mappings().all()
-    if not rows:
-        return None
-    artifacts = tuple(
-        {name: value for name, value in row.items() if name not in ("uri", "snapshot")}
-        for row in rows
-        if row["name"] is not None
-    )
-    return Snapshot(key, rows[0]["uri"], rows[0]["snapshot"], artifacts)
+    return next(iter(_snapshots(tx, _published(source_name).where(partition.c.key == key))), None)
 
 
-def _published(source_name: str, key: str) -> Select[Any]:
+def every_published(tx: Connection, source_name: str) -> tuple[Snapshot, ...]:
+    """The same of each partition that has one, by key, in one statement."""
+    return tuple(_snapshots(tx, _published(source_name)))
+
+
+def _snapshots(tx: Connection, rows: Select[Any]) -> Iterator[Snapshot]:
+    of_ledger = ("partition_key", "uri", "snapshot")
+    for key, of_key in groupby(tx.execute(rows).mappings(), lambda row: str(row["partition_key"])):
+        found = list(of_key)
+        artifacts = tuple(
+            {name: value for name, value in row.items() if name not in of_ledger}
+            for row in found
+            if row["name"] is not None
+        )
+        yield Snapshot(key, found[0]["uri"], found[0]["snapshot"], artifacts)
+
+
+def _published(source_name: str) -> Select[Any]:
     details = typed_table(source_name)
-    columns: list[ColumnElement[Any]] = [partition.c.uri, partition.c.snapshot]
+    columns: list[ColumnElement[Any]] = [partition.c.key.label("partition_key")]
+    columns += [partition.c.uri, partition.c.snapshot]
     columns += [c for c in artifact.c if c.name not in ("id", "partition_id", "source_object_id")]
     joined = partition.outerjoin(artifact, artifact.c.partition_id == partition.c.id)
     if details is not None:
         columns += [c for c in details.c if c.name != "artifact_id"]
         joined = joined.outerjoin(details, details.c.artifact_id == artifact.c.id)
-    named = and_(partition.c.source == source_name, partition.c.key == key)
     return (
         select(*columns)
         .select_from(joined)
-        .where(named, OPEN, partition.c.snapshot.is_not(None))
-        .order_by(artifact.c.name)
+        .where(partition.c.source == source_name, OPEN, partition.c.snapshot.is_not(None))
+        .order_by(partition.c.key, artifact.c.name)
     )
 
 

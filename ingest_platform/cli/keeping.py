@@ -132,6 +132,7 @@ def metrics(host: str, port: int) -> None:
         serve(
             choice.settings.catalog_url,
             models,
+            choice.organisms,
             stop=until_signalled(),
             host=host,
             port=port,

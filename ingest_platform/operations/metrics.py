@@ -8,48 +8,44 @@ it could not be asked. Each metric is in docs/metrics.md, as a test holds.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import accumulate, product
+from itertools import accumulate
 from typing import get_args, get_type_hints
 
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Count, SourceGauges
-from ingest_platform.operations import results
+from ingest_platform.operations import genomes, results
+from ingest_platform.operations.families import CounterOf, counter, model_named, model_of
 from ingest_platform.operations.standing import Standing, lag_limit, silence_limit, standings
+from ingest_platform.silo import status as silo
+from ingest_platform.silo.model import Organism
+from ingest_platform.silo.status import OrganismStanding
 from ingest_platform.weather import tally
 from ingest_platform.weather.model import Model, Rejected
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
-@dataclass(frozen=True, slots=True)
-class _CounterOf:
-    """One exported counter and the ledger's counters that it adds up."""
-
-    name: str
-    help: str
-    ledger: tuple[tuple[str, str], ...]  # (ledger's name, value of the label that tells them apart)
-    labels: tuple[str, ...] = ("model",)
-    # Shown as 0 before the first, so that rate() sees it: the values of all labels after the model.
-    known: tuple[str, ...] = ()
-
-
-def render(catalog: Catalog, models: Sequence[Model], *, now: datetime) -> bytes:
+def render(
+    catalog: Catalog, models: Sequence[Model], organisms: Sequence[Organism] = (), *, now: datetime
+) -> bytes:
     """Everything in Prometheus' text format 0.0.4. `now`: UTC, for the lag. Raises SQLAlchemyError."""
     started = time.perf_counter()
     counts = catalog.counts()
     gauges = catalog.gauges()
     states = standings(catalog, models, gauges)
+    species = silo.standings(catalog, organisms)
+    configured = {"model": [m.id for m in models], "organism": [o.id for o in organisms]}
     families = [
-        *(_counter(of, counts, models) for of in COUNTERS),
+        *(counter(of, counts, configured) for of in (*COUNTERS, *genomes.COUNTERS)),
         _histogram(tally.DURATION, "Time from claim to commit of a batch.", counts, models),
         _histogram(tally.VISIBLE, "Time from an object's upload to its commit.", counts, models),
-        *_gauges(states, now),
+        *_with_organisms(_gauges(states, now), species),
+        *genomes.gauges(species, now),
         *_partitions(gauges),
         *_operations(gauges),
         _took(time.perf_counter() - started),
@@ -69,22 +65,6 @@ class _Families:
         yield from self._families
 
 
-def _counter(of: _CounterOf, counts: Iterable[Count], models: Iterable[Model]) -> Metric:
-    values: dict[tuple[str, ...], float] = {} if of.labels else {(): 0.0}
-    if "model" in of.labels:
-        values = {(m.id, *rest): 0.0 for m in models for rest in product(*[of.known] * (len(of.labels) - 1))}
-    told_apart = dict(of.ledger)
-    for count in counts:
-        if count.name in told_apart:
-            labels = {"outcome": told_apart[count.name], "model": _model_of(count), **count.labels}
-            key = tuple(labels.get(label, "") for label in of.labels)
-            values[key] = values.get(key, 0.0) + count.value
-    family = CounterMetricFamily(of.name, of.help, labels=of.labels)
-    for key, value in sorted(values.items()):
-        family.add_metric(key, value)
-    return family
-
-
 def _histogram(name: str, text: str, counts: Iterable[Count], models: Iterable[Model]) -> Metric:
     """The ledger holds each bucket alone, Prometheus wants them added up."""
     bounds = {tally.DURATION: tally.DURATION_BOUNDS, tally.VISIBLE: tally.VISIBLE_BOUNDS}[name]
@@ -92,7 +72,7 @@ def _histogram(name: str, text: str, counts: Iterable[Count], models: Iterable[M
     buckets = {model.id: dict(empty) for model in models}
     sums: dict[str, float] = defaultdict(float)
     for count in counts:
-        model = _model_of(count)
+        model = model_of(count)
         if count.name == f"{name}_bucket":
             # Bounds of an older version stay: what was counted into them is not taken back.
             buckets.setdefault(model, dict(empty))[count.labels["le"]] = count.value
@@ -106,15 +86,6 @@ def _histogram(name: str, text: str, counts: Iterable[Count], models: Iterable[M
             [model], list(zip((bound for bound, _ in ordered), added_up, strict=True)), sums[model]
         )
     return family
-
-
-def _model_of(count: Count) -> str:
-    """A model that the configuration no longer has keeps its counters."""
-    return _model_named(count.labels.get("source", ""))
-
-
-def _model_named(source: str) -> str:
-    return source.partition(".")[2] or source
 
 
 def _gauges(states: Sequence[Standing], now: datetime) -> Iterator[Metric]:
@@ -131,17 +102,24 @@ def _gauges(states: Sequence[Standing], now: datetime) -> Iterator[Metric]:
     yield _by_state("ingest_queue_depth", queue, {s.model.id: _queue(s.gauges) for s in states if s.gauges})
 
 
+def _with_organisms(families: Iterable[Metric], states: Sequence[OrganismStanding]) -> Iterable[Metric]:
+    by_name = {family.name: family for family in families}
+    for name, labels, value in genomes.beside_models(states):
+        by_name[name].add_sample(name, dict(labels), value)
+    return by_name.values()
+
+
 def _partitions(gauges: Sequence[SourceGauges]) -> Iterator[Metric]:
     """Of every source in the ledger: the data of a model that was removed fills the store like any other."""
     text = "Partitions by state: open, purging, and purged ones of which the tombstone is left."
-    yield _by_state("ingest_partitions", text, {_model_named(of.source): of.partitions for of in gauges})
+    yield _by_state("ingest_partitions", text, {model_named(of.source): of.partitions for of in gauges})
     purges = results.purges(gauges)
     purged = GaugeMetricFamily("ingest_last_purge_timestamp_seconds", PURGED_HELP, labels=["model"])
     left = GaugeMetricFamily("purge_partitions_left", LEFT_HELP, labels=["model", "kind"])
     for source in sorted(of.source for of in gauges if results.holds_data(of) and of.source in purges):
-        purged.add_metric([_model_named(source)], purges[source].at.timestamp())
+        purged.add_metric([model_named(source)], purges[source].at.timestamp())
         for kind, number in purges[source].numbers.items():
-            left.add_metric([_model_named(source), kind], number)
+            left.add_metric([model_named(source), kind], number)
     yield from (purged, left)
 
 
@@ -221,15 +199,15 @@ MODEL_GAUGES = {
 }
 
 COUNTERS = (
-    _CounterOf(
+    CounterOf(
         tally.RUNS,
         "Batches by how they ended: success, partial, postponed, failure.",
         ((tally.RUNS, ""),),
         ("model", "status"),
         tally.STATUSES,
     ),
-    _CounterOf("files_ingested_total", "Source files that were published.", (("files_ingested_total", ""),)),
-    _CounterOf(
+    CounterOf("files_ingested_total", "Source files that were published.", (("files_ingested_total", ""),)),
+    CounterOf(
         "ingest_attempts_total",
         "Attempts at a source file by their outcome: ingested, postponed, failed.",
         (
@@ -240,46 +218,46 @@ COUNTERS = (
         ("model", "outcome"),
         ("ingested", "postponed", "failed"),
     ),
-    _CounterOf(
+    CounterOf(
         "files_quarantined_total",
         "Source files that were given up until a person or a new version helps.",
         (("objects_quarantined_total", ""),),
     ),
-    _CounterOf("grids_published_total", "Grids that were published.", (("artifacts_published_total", ""),)),
-    _CounterOf(
+    CounterOf("grids_published_total", "Grids that were published.", (("artifacts_published_total", ""),)),
+    CounterOf(
         "published_bytes_total", "Encoded size of the published grids.", (("bytes_published_total", ""),)
     ),
-    _CounterOf(
+    CounterOf(
         tally.REJECTS,
         "Messages that could not be used, by reason; their neighbours were not affected.",
         ((tally.REJECTS, ""),),
         ("model", "reason"),
         get_args(get_type_hints(Rejected)["kind"]),
     ),
-    _CounterOf(
+    CounterOf(
         "source_http_requests_total",
         "Requests to the source buckets by HTTP status, or error where no answer came.",
         (("source_http_requests_total", ""),),
         ("bucket", "code"),
     ),
-    _CounterOf(
+    CounterOf(
         "purge_files_deleted_total", "Grids that retention deleted.", (("artifacts_purged_total", ""),), ()
     ),
-    _CounterOf("purge_bytes_freed_total", "Their encoded size.", (("bytes_purged_total", ""),), ()),
-    _CounterOf(
+    CounterOf("purge_bytes_freed_total", "Their encoded size.", (("bytes_purged_total", ""),), ()),
+    CounterOf(
         "purge_partitions_deleted_total",
         "Partitions that retention deleted.",
         (("partitions_purged_total", ""),),
     ),
-    _CounterOf(
+    CounterOf(
         "orphans_removed_total",
         "Places in the store without a name in the ledger that reconcile deleted.",
         (("orphans_removed_total", ""),),
     ),
-    _CounterOf(
+    CounterOf(
         "orphan_bytes_removed_total", "Their size in the store.", (("orphan_bytes_removed_total", ""),)
     ),
-    _CounterOf(
+    CounterOf(
         "partitions_repaired_total",
         "Partitions whose bytes were lost and that are fetched again.",
         (("partitions_repaired_total", ""),),

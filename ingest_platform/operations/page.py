@@ -1,4 +1,5 @@
-"""The status page for people: how each model is, what is missing, what was given up and how to retry it.
+"""The status page for people: how each model and organism is, what is missing, what was given up and how to
+retry it.
 
 One read-only HTML page from the ledger, complete without scripts and without anything from elsewhere.
 Keys and error texts come from outside: the template escapes everything, and nothing is marked safe.
@@ -26,6 +27,9 @@ from ingest_platform.operations.standing import (
     silence_limit,
     standings,
 )
+from ingest_platform.silo import status as silo
+from ingest_platform.silo.model import Organism
+from ingest_platform.silo.status import OrganismStanding
 from ingest_platform.weather.discover import Cursor
 from ingest_platform.weather.model import Model
 
@@ -39,17 +43,29 @@ ERROR_CHARACTERS = 400
 Health = Literal["well", "behind", "silent", "never"]
 
 
-def page(catalog: Catalog, models: Sequence[Model], *, now: datetime, dagster_url: str | None = None) -> str:
+def page(
+    catalog: Catalog,
+    models: Sequence[Model],
+    organisms: Sequence[Organism] = (),
+    *,
+    now: datetime,
+    dagster_url: str | None = None,
+) -> str:
     """The page as it is at `now` (UTC). Raises SQLAlchemyError: a part that could not be read is no page.
 
     `dagster_url`: where links lead to; without it there are none.
     """
     gauges = catalog.gauges()
     states = standings(catalog, models, gauges)
+    species = silo.standings(catalog, organisms)
     return _template().render(
         now=now,
         models=[_section(catalog, state, now) for state in states],
-        trouble=[_trouble(catalog, model) for model in models],
+        genomes=[_genome(state, now) for state in species],
+        trouble=[
+            *(_trouble(catalog, model) for model in models),
+            *(_trouble_of_organism(state) for state in species),
+        ],
         totals=_totals(catalog.counts()),
         operations=_operations(gauges),
         unpurged=results.unpurged(gauges, now),
@@ -105,20 +121,65 @@ def _rows(catalog: Catalog, state: Standing, now: datetime) -> tuple[Row, ...]:
     )
 
 
+GenomeHealth = Literal["well", "behind", "failing", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Genome:
+    """One organism, as the page shows it."""
+
+    state: OrganismStanding
+    health: GenomeHealth
+    next_refresh: datetime | None
+    limit: timedelta
+
+    @property
+    def told(self) -> str:
+        """The organism's health in words."""
+        return {
+            "well": "as it should be",
+            "behind": f"not confirmed for more than {span(self.limit)}",
+            "failing": "a release was given up: see below",
+            "never": "nothing was imported yet",
+        }[self.health]
+
+    @property
+    def pipeline_versions(self) -> str:
+        """Nearly always one; of several each with its records."""
+        versions = self.state.live.pipeline_versions if self.state.live else {}
+        names = {version: "none" if version is None else str(version) for version in versions}
+        if len(versions) == 1:
+            return next(iter(names.values()))
+        return ", ".join(f"{names[version]}: {number:,}" for version, number in versions.items()) or "–"
+
+
+def _genome(state: OrganismStanding, now: datetime) -> _Genome:
+    limit = silo.longest_unconfirmed(state.organism)
+    return _Genome(state, _genome_health(state, now - limit), state.refresh_due(now), limit)
+
+
+def _genome_health(state: OrganismStanding, oldest: datetime) -> GenomeHealth:
+    if state.live is None:
+        return "never"
+    if state.live.refreshed_at < oldest:
+        return "behind"
+    return "failing" if state.quarantined else "well"
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """The quarantined objects of one partition, and the command that gives them another try."""
+    """Quarantined objects that go together, and the command that gives them another try."""
 
-    partition: str
+    title: str
     retry: str
     objects: tuple[ObjectRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """What does not work in one model."""
+    """What does not work in one model or organism."""
 
-    model: Model
+    name: str
     quarantined: tuple[_Given, ...]
     retrying: tuple[ObjectRow, ...]
 
@@ -129,14 +190,22 @@ def _trouble(catalog: Catalog, model: Model) -> _Trouble:
         sorted(given_up, key=lambda row: row.partition, reverse=True), lambda row: row.partition
     )
     return _Trouble(
-        model,
-        tuple(_Given(key, _retry(model, key), tuple(objects)) for key, objects in by_partition),
+        model.id,
+        tuple(
+            _Given(f"{model.id} {key}", _retry(model, key), tuple(objects)) for key, objects in by_partition
+        ),
         catalog.retrying(model.source_name, limit=OBJECTS_SHOWN),
     )
 
 
 def _retry(model: Model, partition: str) -> str:
     return f"ingest requeue --models {quote(model.id)} --partition {quote(partition)}"
+
+
+def _trouble_of_organism(state: OrganismStanding) -> _Trouble:
+    name = state.organism.id
+    given = _Given(name, f"ingest requeue --models {quote(name)}", state.quarantined[:OBJECTS_SHOWN])
+    return _Trouble(name, (given,) if given.objects else (), state.retrying[:OBJECTS_SHOWN])
 
 
 def _totals(counts: Iterable[Count]) -> Mapping[str, int]:

@@ -21,6 +21,9 @@ PURGE = "purge"
 RECONCILE = "reconcile"
 # Four periods of the schedule: who was not purged for so long is in no policy, or nothing purges at all.
 UNPURGED_AFTER = timedelta(days=1)
+# An organism has no time that could be over: its partition stays as long as its entry, and no purge speaks
+# of it.
+NEVER_PURGED = "silo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ def unpurged(gauges: Iterable[SourceGauges], now: datetime) -> tuple[str, ...]:
 
 def holds_data(gauges: SourceGauges) -> bool:
     """Whether retention has anything to do with it, now or later."""
+    if gauges.source == NEVER_PURGED:
+        return False
     return any(gauges.partitions.get(state) for state in ("open", "purging"))
 
 

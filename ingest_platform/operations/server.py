@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.errors import PermanentError
 from ingest_platform.operations import metrics, page
+from ingest_platform.silo.model import Organism
 from ingest_platform.weather.model import Model
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ Answer = tuple[HTTPStatus, str, bytes]  # status, content type, body
 def serve(
     catalog_url: str,
     models: Sequence[Model],
+    organisms: Sequence[Organism] = (),
     *,
     stop: threading.Event,
     host: str = HOST,
@@ -62,7 +64,7 @@ def serve(
     address is taken.
     """
     with listening(
-        catalog_url, models, host=host, port=port, dagster_url=dagster_url, clock=clock
+        catalog_url, models, organisms, host=host, port=port, dagster_url=dagster_url, clock=clock
     ) as address:
         ready(address)
         stop.wait()
@@ -72,6 +74,7 @@ def serve(
 def listening(
     catalog_url: str,
     models: Sequence[Model],
+    organisms: Sequence[Organism] = (),
     *,
     host: str = HOST,
     port: int = PORT,
@@ -81,8 +84,10 @@ def listening(
     """The same in a thread, for as long as the block lasts: its address."""
     ledger = _Ledger(catalog_url)
     pages: Mapping[str, Callable[[Catalog], Answer]] = {
-        "/metrics": lambda catalog: _metrics(metrics.render(catalog, models, now=clock())),
-        "/": lambda catalog: _html(page.page(catalog, models, now=clock(), dagster_url=dagster_url)),
+        "/metrics": lambda catalog: _metrics(metrics.render(catalog, models, organisms, now=clock())),
+        "/": lambda catalog: _html(
+            page.page(catalog, models, organisms, now=clock(), dagster_url=dagster_url)
+        ),
         "/healthz": _healthy,
     }
     server = _Server(host, port, _handler(pages, ledger))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -106,8 +106,16 @@ def is_release(key: str) -> bool:
 
 
 def past_of(catalog: Catalog, organism: str) -> Past:
-    """For polls, status and checks."""
-    said = _read(catalog).get(organism, {})
+    """For polls and checks."""
+    return pasts(catalog).get(organism, Past())
+
+
+def pasts(catalog: Catalog) -> Mapping[str, Past]:
+    """Of every organism that was ever polled, in one read."""
+    return {organism: _past(said) for organism, said in _read(catalog).items()}
+
+
+def _past(said: Mapping[str, Any]) -> Past:
     return Past(
         asked_at=_time(said.get("asked_at")),
         ordered_at=_time(said.get("ordered_at")),

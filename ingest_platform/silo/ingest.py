@@ -26,6 +26,7 @@ from ingest_platform.errors import (
     StoreUnavailable,
     TransientError,
 )
+from ingest_platform.silo import tally
 from ingest_platform.silo.database import Database, database_of
 from ingest_platform.silo.engines.contract import Built, Engine, EngineError
 from ingest_platform.silo.inputs import index_hash, lay_out
@@ -45,8 +46,6 @@ LEASE = timedelta(seconds=90)
 LONGEST_WAIT = timedelta(hours=2)
 # The disk, the memory and the ledger are ours: a release is not to blame for them.
 NOT_THE_RELEASES_FAULT = (OSError, MemoryError, SQLAlchemyError)
-
-IMPORTS = "silo_imports_total"
 
 What = Literal["imported", "unchanged", "nothing due", "failed"]
 
@@ -136,6 +135,8 @@ class _Import:
     claim: Claim
     report: Report
     accept_row_drop: bool
+    started: float = field(default_factory=time.monotonic)
+    loaded_bytes: int = 0  # as the backend sent them, by this import
 
     @property
     def item(self) -> SourceObject:
@@ -161,7 +162,12 @@ class _Import:
     def _give_back(self, error: BaseException) -> None:
         if isinstance(error, EngineError):
             self.report.log_tail = error.log_tail
-        hand_back(self.rails.catalog, self.claim, _blame(self.item, error))
+        outcomes = _blame(self.item, error)
+        moved = tally.handed_back(self.organism.id, error, outcomes, self._cost())
+        hand_back(self.rails.catalog, self.claim, outcomes, counters=moved)
+
+    def _cost(self, engine_seconds: float = 0.0) -> tally.Cost:
+        return tally.Cost(time.monotonic() - self.started, engine_seconds, self.loaded_bytes)
 
     def _import(self) -> None:
         before = live(self.rails.catalog, self.organism.id)
@@ -192,6 +198,7 @@ class _Import:
                 rails.at,
             )
         self.report.downloaded = release.downloaded
+        self.loaded_bytes = release.released.body_bytes if release.downloaded else 0
         lineages = (
             *definitions(organism, release.released.pipeline_versions, rails.pool),
             *hierarchies(organism, release.released.lineages, rails.pool),
@@ -277,7 +284,7 @@ class _Import:
             before, etag=plan.release.etag, refreshed_at=self.rails.clock(), warnings=plan.warnings
         )
 
-    def _settle(self, index: Live, snapshot: str, what: What) -> None:
+    def _settle(self, index: Live, snapshot: str, what: tally.Good) -> None:
         artifact = Artifact(
             name=self.organism.id,
             size_bytes=index.index_bytes + index.body_bytes,
@@ -285,10 +292,9 @@ class _Import:
             transform_version=index.engine,
             details=index.details(),
         )
-        labels = (("organism", self.organism.id), ("status", str(what)))
-        self.rails.catalog.commit(
-            self.claim, snapshot, [Published(self.item, (artifact,))], counters={(IMPORTS, labels): 1}
-        )
+        cost = self._cost(index.engine_seconds if what == "imported" else 0.0)
+        moved = tally.committed(self.organism.id, what, cost)
+        self.rails.catalog.commit(self.claim, snapshot, [Published(self.item, (artifact,))], counters=moved)
         self.rails.at("after commit")
         self.report.what = what
         self.report.warnings += index.warnings

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ingest_platform.catalog.ledger import Catalog
+from ingest_platform.catalog.model import Snapshot
 
 SOURCE = "silo"  # the ledger's name for all organisms; an organism's id is its partition and its slot
 
@@ -60,12 +61,19 @@ class Live:
 def live(catalog: Catalog, organism: str) -> Live | None:
     """The published index of an organism; None: there is none yet, or its bytes were lost."""
     found = catalog.published(SOURCE, organism)
-    if found is None:
-        return None
+    return None if found is None else _live(found)
+
+
+def lives(catalog: Catalog) -> Mapping[str, Live]:
+    """Those of all organisms that have one, in one read."""
+    return {found.partition: _live(found) for found in catalog.every_published(SOURCE)}
+
+
+def _live(found: Snapshot) -> Live:
     (row,) = found.artifacts
     same = ("rows", "body_bytes", "content_bytes", "index_bytes", "content_hash", "index_hash", "engine")
     return Live(
-        organism=organism,
+        organism=found.partition,
         uri=found.uri,
         snapshot=found.snapshot,
         etag=row["release_etag"],

@@ -1,22 +1,80 @@
-"""The organisms at a glance, from the ledger and the output folders: for checks, and for `ingest status`."""
+"""The organisms at a glance: for metrics and the status page from the ledger alone, for checks and for
+`ingest status` from the output folders, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import ObjectRow
-from ingest_platform.silo.checks import State
-from ingest_platform.silo.discover import past_of
+from ingest_platform.silo.checks import SHORTEST_REFRESH, STALE_AFTER_REFRESHES, State
+from ingest_platform.silo.discover import Past, next_refresh, past_of, pasts
 from ingest_platform.silo.model import Organism
-from ingest_platform.silo.read import SOURCE, live
+from ingest_platform.silo.read import SOURCE, Live, live, lives
 from ingest_platform.silo.served import Index, indexes
 
 # More releases than that do not wait: one slot an organism, and few installations have a hundred organisms.
 UNFINISHED_ROWS = 1_000
 ERRORS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OrganismStanding:
+    """One organism as the ledger has it. Times are UTC; None: never, or nothing yet."""
+
+    organism: Organism
+    live: Live | None
+    past: Past
+    committed_at: datetime | None
+    due: bool  # a version waits for an importer, or one has it in hand
+    unfinished: tuple[ObjectRow, ...]  # versions that wait after an error, or were given up
+
+    @property
+    def quarantined(self) -> tuple[ObjectRow, ...]:
+        return tuple(row for row in self.unfinished if row.state == "quarantined")
+
+    @property
+    def retrying(self) -> tuple[ObjectRow, ...]:
+        return tuple(row for row in self.unfinished if row.state != "quarantined")
+
+    def refresh_due(self, now: datetime) -> datetime | None:
+        """When everything is to be looked at again; in the past if that is overdue."""
+        due = next_refresh(self.organism, self.live, self.past, now)
+        if due is None or due > now:
+            return due
+        moments = (self.past.ordered_at, self.live.refreshed_at if self.live else None)
+        behind = [moment for moment in moments if moment is not None and moment <= now]
+        return next_refresh(self.organism, self.live, self.past, max(behind)) if behind else now
+
+
+def longest_unconfirmed(organism: Organism) -> timedelta:
+    """The longest that a live index goes unconfirmed while all is well: as the check `fresh` has it."""
+    refresh = timedelta(seconds=organism.hard_refresh_seconds)
+    return STALE_AFTER_REFRESHES * max(refresh, SHORTEST_REFRESH)
+
+
+def standings(catalog: Catalog, organisms: Sequence[Organism]) -> tuple[OrganismStanding, ...]:
+    """Each organism in the order given. A ledger that cannot be read raises."""
+    if not organisms:
+        return ()
+    past, index = pasts(catalog), lives(catalog)
+    unfinished, due = _unfinished(catalog), set(catalog.due_partitions(SOURCE))
+    rows = {row.partition: row for row in catalog.partitions(SOURCE)}
+    now = catalog.clock()
+    return tuple(
+        OrganismStanding(
+            organism,
+            index.get(organism.id),
+            past.get(organism.id, Past()),
+            committed_at=row.committed_at if (row := rows.get(organism.id)) else None,
+            due=organism.id in due or bool(row and row.lease_until and row.lease_until > now),
+            unfinished=tuple(row for row in unfinished if row.partition == organism.id),
+        )
+        for organism in organisms
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +130,21 @@ def _state(
 
 def status_of(catalog: Catalog, organisms: Sequence[Organism], now: datetime) -> tuple[OrganismStatus, ...]:
     """Each organism's state in the order given."""
-    unfinished = _unfinished(catalog)
-    return tuple(_status(catalog, organism, unfinished, now) for organism in organisms)
+    return tuple(_status(standing, now) for standing in standings(catalog, organisms))
 
 
-def _status(
-    catalog: Catalog, organism: Organism, unfinished: Sequence[ObjectRow], now: datetime
-) -> OrganismStatus:
-    found, served = live(catalog, organism.id), _served(organism)
-    mine = [row for row in unfinished if row.partition == organism.id]
-    quarantined = sum(row.state == "quarantined" for row in mine)
+def _status(standing: OrganismStanding, now: datetime) -> OrganismStatus:
+    found, served = standing.live, _served(standing.organism)
     return OrganismStatus(
-        organism.id,
+        standing.organism.id,
         rows=found.rows if found else None,
         built_at=found.built_at if found else None,
         refreshed_at=found.refreshed_at if found else None,
         lag_seconds=(now - found.refreshed_at).total_seconds() if found else None,
         served=str(served.path) if served else None,
-        waiting=len(mine) - quarantined,
-        quarantined=quarantined,
-        last_errors=tuple(row.error for row in mine if row.error)[:ERRORS_SHOWN],
+        waiting=len(standing.retrying),
+        quarantined=len(standing.quarantined),
+        last_errors=tuple(row.error for row in standing.unfinished if row.error)[:ERRORS_SHOWN],
     )
 
 

@@ -12,10 +12,17 @@ from sqlalchemy import create_engine, make_url, text
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.operations.server import listening, serve
+from ingest_platform.silo.model import EngineSettings, Organism
 from ingest_platform_tests.contract.ledger_world import World, sighting
 from ingest_platform_tests.status_world import models
 
 MODELS = list(models().values())
+ORGANISM = Organism(
+    id="ebola",
+    backend_url="http://127.0.0.1:9/ebola",
+    output=Path("out"),
+    engine=EngineSettings(kind="sentinel", exchange=Path("in")),
+)
 
 
 def get(address: str, path: str, method: str = "GET") -> tuple[int, str, http.client.HTTPMessage]:
@@ -75,8 +82,8 @@ def test_many_scrapes_at_once_each_get_the_whole_text(ledger: World, address: st
 def test_a_database_that_goes_away_is_said_and_found_again(fresh_database: str) -> None:
     """Zeros that nobody read would pass for a quiet night."""
     Catalog.open(fresh_database).close()
-    with listening(fresh_database, MODELS, port=0) as address:
-        assert get(address, "/metrics")[0] == 200
+    with listening(fresh_database, MODELS, [ORGANISM], port=0) as address:
+        assert 'silo_poll_failures{organism="ebola"} 0.0' in get(address, "/metrics")[1]
 
         _lock_out(fresh_database, connections=False)
         away = {path: get(address, path) for path in ("/metrics", "/", "/healthz")}
@@ -86,6 +93,7 @@ def test_a_database_that_goes_away_is_said_and_found_again(fresh_database: str) 
             assert status == 503
             assert "The ledger cannot be read" in body
             assert "files_ingested_total" not in body
+            assert "ebola" not in body
         assert get(address, "/metrics")[0] == get(address, "/")[0] == get(address, "/healthz")[0] == 200
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -14,17 +15,44 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ingest_platform.operations.server import listening
+from ingest_platform.silo.model import Organism
 from ingest_platform_tests.e2e.place import Place
 from ingest_platform_tests.e2e.test_ui import CHROMIUM_OPTIONS
-from ingest_platform_tests.status_world import NOW, StatusWorld, busy_day, lead_of, models
+from ingest_platform_tests.silo_station import new_station
+from ingest_platform_tests.silo_world import TWELVE, answer
+from ingest_platform_tests.status_world import NOW, StatusWorld, lead_of, live_a_day, models
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 GFS = models()["gfs"]
+ORGANISMS = """
+organisms:
+  - {id: ebola, backend_url: "http://127.0.0.1:9/ebola", output: out, engine: {kind: sentinel, exchange: in}}
+"""
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StatusWorld]:
-    world = busy_day(tmp_path_factory.mktemp("busy"))
+def ledger_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('busy') / 'ledger.db'}"
+
+
+@pytest.fixture(scope="module")
+def organism(ledger_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organism]:
+    """Imported, and its next release given up."""
+    folder, environ = tmp_path_factory.mktemp("genomes"), {"INGEST_CATALOG_URL": ledger_url}
+    with new_station(folder, environ=environ, id="ebola-zaire") as station:
+        station.at = NOW - timedelta(minutes=10)
+        station.server.release(answer(TWELVE, '"e1"'))
+        station.round()
+        station.server.release(answer(TWELVE[:1], '"few"'))
+        station.round()
+        yield station.organism
+
+
+@pytest.fixture(scope="module")
+def world(ledger_url: str, organism: Organism) -> Iterator[StatusWorld]:
+    """The genomes came first: their importer finds the store empty and takes it."""
+    world = StatusWorld(ledger_url)
+    live_a_day(world)
     cycle = NOW.replace(hour=6, minute=0, second=0)
     world.see(GFS, lead_of(GFS, cycle, 120))
     world.work(GFS, cycle, error=HOSTILE)
@@ -33,9 +61,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StatusWorld]:
 
 
 @pytest.fixture(scope="module")
-def address(world: StatusWorld) -> Iterator[str]:
+def address(world: StatusWorld, organism: Organism) -> Iterator[str]:
     with listening(
-        world.url, list(models().values()), port=0, dagster_url="http://127.0.0.1:3000", clock=lambda: NOW
+        world.url,
+        list(models().values()),
+        [organism],
+        port=0,
+        dagster_url="http://127.0.0.1:3000",
+        clock=lambda: NOW,
     ) as address:
         yield address
 
@@ -66,6 +99,8 @@ def test_everything_is_there_and_nothing_sticks_out(page: Page, tmp_path: Path) 
     expect(page.get_by_role("heading", level=1)).to_have_text("Ingest status")
     for model in models().values():
         expect(page.locator(f"#{model.id}").get_by_role("heading")).to_have_text(model.title)
+    expect(page.locator("#genome-ebola-zaire").get_by_role("heading")).to_have_text("ebola-zaire")
+    expect(page.get_by_text("ingest requeue --models ebola-zaire")).to_be_visible()
     expect(page.get_by_text("missing: f007, f045")).to_be_visible()
     expect(page.get_by_text("ingest requeue --models gfs --partition 2026-11-20T06")).to_be_visible()
 
@@ -142,8 +177,11 @@ def test_the_links_lead_to_the_asset_its_runs_and_its_partition(page: Page) -> N
 def test_the_command_serves_while_nothing_runs_and_ends_with_sigterm(place: Place) -> None:
     """A supervisor that must kill it after its patience delays every deployment."""
     command = [str(Path(sys.executable).with_name("ingest")), "metrics", "--port", "0"]
+    organisms = place.home / "organisms.yaml"
+    organisms.write_text(ORGANISMS, encoding="utf-8")
+    environ = {**place.environ, "INGEST_SILO_ORGANISMS": str(organisms)}
     process = subprocess.Popen(
-        command, env=dict(place.environ), stdout=subprocess.PIPE, text=True, start_new_session=True
+        command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         assert process.stdout is not None
@@ -157,4 +195,5 @@ def test_the_command_serves_while_nothing_runs_and_ends_with_sigterm(place: Plac
             os.killpg(process.pid, signal.SIGKILL)
 
     assert 'ingestion_runs_total{model="gfs",status="success"} 0.0' in text
+    assert 'silo_imports_total{organism="ebola",status="failed"} 0.0' in text
     assert status == 0

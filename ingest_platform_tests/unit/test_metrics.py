@@ -14,6 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest_platform.operations import results
 from ingest_platform.operations.metrics import render
+from ingest_platform.silo.checks import UNHEEDED_POLLS
+from ingest_platform_tests.silo_station import new_station
+from ingest_platform_tests.silo_world import TWELVE, answer
 from ingest_platform_tests.status_world import NOW, StatusWorld, busy_day, models
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +35,15 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StatusWorld]:
     results.keep_reconcile(world.catalog, at=NOW, orphans=2, lost=1, troubles=0, message="2 orphans")
     yield world
     world.close()
+
+
+@pytest.fixture(scope="module")
+def of_organism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The text after one import."""
+    with new_station(tmp_path_factory.mktemp("organism")) as station:
+        station.server.release(answer(TWELVE))
+        station.round()
+        yield render(station.catalog, [], [station.organism], now=station.at).decode()
 
 
 def leave_marked(world: StatusWorld) -> None:
@@ -154,13 +166,15 @@ def test_a_model_that_was_removed_keeps_its_counters(busy: StatusWorld) -> None:
     assert 'ingest_partitions{model="mrms",state="open"} 6.0' in shown
 
 
-def test_promtool_finds_nothing_to_say_about_the_text(busy: StatusWorld, promtool_path: Path) -> None:
+def test_promtool_finds_nothing_to_say_about_the_text(
+    busy: StatusWorld, of_organism: str, promtool_path: Path
+) -> None:
     """What it warns of, Prometheus takes wrongly or not at all."""
-    checked = subprocess.run(
-        [promtool_path, "check", "metrics"], input=text(busy), capture_output=True, text=True
-    )
-
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    for shown in (text(busy), of_organism):
+        checked = subprocess.run(
+            [promtool_path, "check", "metrics"], input=shown, capture_output=True, text=True
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_the_page_lists_exactly_the_metrics_that_there_are(busy: StatusWorld) -> None:
@@ -171,9 +185,12 @@ def test_the_page_lists_exactly_the_metrics_that_there_are(busy: StatusWorld) ->
 
 
 @pytest.mark.parametrize("file", [RULES, DASHBOARD], ids=lambda file: file.name)
-def test_alerts_and_dashboard_ask_only_for_metrics_that_there_are(file: Path, busy: StatusWorld) -> None:
+def test_alerts_and_dashboard_ask_only_for_metrics_that_there_are(
+    file: Path, busy: StatusWorld, of_organism: str
+) -> None:
     """An expression over a name that does not exist is silent for ever."""
     there = {sample.name for family in scrape(busy).values() for sample in family.samples} | {"up"}
+    there |= {line.partition("{")[0] for line in of_organism.splitlines() if "organism=" in line}
     there |= {"source_http_requests_total", "ingest_oldest_due_seconds"}  # no sample before the first
 
     asked = {name for expression in expressions(file) for name in metrics_in(expression)}
@@ -221,6 +238,11 @@ def test_the_rules_are_valid_and_fire_when_they_must(promtool_path: Path) -> Non
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_alert_over_etags_waits_as_long_as_the_check() -> None:
+    """Two answers to one question are an argument at night."""
+    assert f"silo_polls_unheeded >= {UNHEEDED_POLLS}" in expressions(RULES)
+
+
 def test_every_alert_fires_in_the_tests_of_the_rules() -> None:
     """A rule that never fired in a test may never fire at all."""
     tested = RULES.with_name("alerts.test.yaml").read_text(encoding="utf-8")
@@ -259,7 +281,9 @@ def expressions(file: Path) -> list[str]:
         return [rule["expr"] for rule in alerts()]
     panels = json.loads(file.read_text(encoding="utf-8"))["panels"]
     found = [target["expr"] for panel in panels for target in panel["targets"]]
-    return [e.replace("$__rate_interval", "5m").replace("$model", ".*") for e in found]
+    return [
+        e.replace("$__rate_interval", "5m").replace("$model", ".*").replace("$organism", ".*") for e in found
+    ]
 
 
 def metrics_in(expression: str) -> set[str]:
