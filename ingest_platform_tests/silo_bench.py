@@ -1,10 +1,18 @@
-"""Something to build from and with: a small release laid out for an engine, stand-ins for its binary."""
+"""Something to build from and with: a small release laid out for an engine, stand-ins for its binary, the
+runner of a sentinel engine; and what an index answers.
+"""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -30,6 +38,12 @@ echo begun
 sleep 1000 &
 echo $! >grandchild
 wait
+"""
+WATCHER = Path(__file__).parents[1] / "deploy" / "silo" / "watcher.sh"
+READ = """
+import json, sys, rhydb
+database = rhydb.Database(sys.argv[1])
+print(json.dumps([database.query("default" + query).to_pylist() for query in sys.argv[2:]], default=str))
 """
 
 
@@ -70,13 +84,48 @@ class Bench:
         return CliEngine(self.program(text), os.environ | {"SILO_RUN_TIMEOUT_SECONDS": "3600"})
 
 
+@contextmanager
+def runner(exchange: Path, program: Path, config: Path) -> Iterator[None]:
+    """The watcher that is shipped, as it runs in SILO's container."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "INPUT_DIR": str(exchange),
+        "PATH_TO_SILO_BINARY": str(program),
+        "PREPROCESSING_CONFIG": str(config),
+        "SILO_RUNNER_SLEEP_SECONDS": "0.05",
+    }
+    watcher = subprocess.Popen(
+        ["sh", str(WATCHER)], env=environment, cwd=exchange.parent, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        os.killpg(watcher.pid, signal.SIGKILL)
+        watcher.wait()
+
+
+def ask(output: Path, *queries: str) -> list[list[dict[str, Any]]]:
+    """What another process reads from the newest index in a folder: the rows of each query."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(output), *queries], check=True, capture_output=True, text=True
+    )
+    answers: list[list[dict[str, Any]]] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def count(output: Path, selection: str = "") -> int:
+    """How many rows of the newest index in a folder a filter selects; all without one."""
+    [[answer]] = ask(output, f"{selection}.group({{}}, {{n := count()}})")
+    return int(answer["n"])
+
+
 def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
     """A process that dies by a signal is gone within milliseconds; 10 s is for a machine under load."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

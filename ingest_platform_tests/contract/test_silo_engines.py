@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ingest_platform.errors import Damaged
@@ -20,11 +21,11 @@ from ingest_platform.silo.engines.contract import (
     EngineRefused,
     EngineTimedOut,
 )
-from ingest_platform.silo.engines.rhydb import RhydbEngine
+from ingest_platform.silo.engines.rhydb import CHILD, RhydbEngine
 from ingest_platform.silo.inputs import Inputs
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.served import index_at, publish
-from ingest_platform_tests.silo_bench import BUILDS, DIES_MID_SAVE, HANGS, Bench, alive, wait_until
+from ingest_platform_tests.silo_bench import BUILDS, DIES_MID_SAVE, HANGS, Bench, alive, count, wait_until
 
 SECONDS = 30.0
 
@@ -40,7 +41,7 @@ def test_the_rhydb_engine_builds_an_index_that_answers(bench: Bench) -> None:
 
     served = publish(built.index, bench.folder / "out")
 
-    assert rows(bench.folder / "out", "default.filter(lineage = 'A.1')") == 3
+    assert count(bench.folder / "out", ".filter(lineage = 'A.1')") == 3
     assert index_at(served.path) == served
     assert "Saving database" in built.log_tail
 
@@ -52,19 +53,7 @@ def test_no_record_at_all_is_an_index_too(bench: Bench) -> None:
 
     publish(built.index, bench.folder / "out")
 
-    assert rows(bench.folder / "out", "default") == 0
-
-
-def rows(output: Path, query: str) -> int:
-    """What another process reads from the newest index in a folder."""
-    program = (
-        "import sys, rhydb; table = rhydb.Database(sys.argv[1])"
-        ".query(sys.argv[2] + '.group({}, {n := count()})'); print(table.to_pylist()[0]['n'])"
-    )
-    read = subprocess.run(
-        [sys.executable, "-c", program, str(output), query], check=True, capture_output=True, text=True
-    )
-    return int(read.stdout.split()[-1])
+    assert count(bench.folder / "out") == 0
 
 
 def test_rows_that_the_engine_did_not_take_are_a_failure(bench: Bench) -> None:
@@ -149,32 +138,46 @@ def test_the_engine_sees_nothing_of_our_environment(bench: Bench) -> None:
     assert "SILO_PREPROCESSING_CONFIG=" in built.log_tail
 
 
-def test_a_killed_importer_takes_its_build_along(bench: Bench) -> None:
+@pytest.mark.silo_case(17)
+@pytest.mark.parametrize("kind", ["rhydb", "cli"])
+def test_a_killed_importer_takes_its_build_along(kind: str, bench: Bench) -> None:
     """Else its successor builds beside it, and two engines need the memory of one."""
-    records = bench.folder / "records that never end"
-    os.mkfifo(records)
-    request = bench.folder / "request.json"
-    create = "createTable(default, {k := string}, primaryKey := k)"
-    request.write_text(
-        json.dumps({"records": str(records), "references": [], "create": create, "table": "default"})
-    )
-    importer = subprocess.Popen([sys.executable, "-c", IMPORTER, str(request)], stdout=subprocess.PIPE)
-    assert importer.stdout is not None
-    engine = int(importer.stdout.readline())
+    command = endless_rhydb(bench) if kind == "rhydb" else [str(bench.program(HANGS))]
+    importer = subprocess.Popen([sys.executable, "-c", IMPORTER, str(bench.folder), *command])
+    # The watcher, the engine, and what the engine has started: it reads from it, or waits for it.
+    wait_until(lambda: len(started_by(importer)) == 3)
+    group = started_by(importer)
 
-    with records.open("wb"):  # opens when the engine's reader has opened it
-        assert alive(engine)
-        importer.kill()
-        importer.wait()
+    importer.kill()
+    importer.wait()
 
-        wait_until(lambda: not alive(engine))
+    wait_until(lambda: not any(map(alive, group)))
 
 
+def endless_rhydb(bench: Bench) -> list[str]:
+    """The child with records that never come."""
+    os.mkfifo(bench.folder / "records")
+    request = {
+        "records": str(bench.folder / "records"),
+        "references": [],
+        "create": CREATE,
+        "table": "default",
+    }
+    (bench.folder / "request.json").write_text(json.dumps(request))
+    return [sys.executable, "-P", "-m", CHILD, str(bench.folder / "request.json")]
+
+
+def started_by(importer: subprocess.Popen[bytes]) -> list[int]:
+    return [process.pid for process in psutil.Process(importer.pid).children(recursive=True)]
+
+
+CREATE = "createTable(default, {k := string}, primaryKey := k)"
 IMPORTER = """
-import subprocess, sys, time
-child = [sys.executable, "-m", "ingest_platform.silo.engines.rhydb_child", sys.argv[1]]
-print(subprocess.Popen(child, start_new_session=True).pid, flush=True)
-time.sleep(60)
+import sys
+from pathlib import Path
+from ingest_platform.silo.engines.process import run
+folder = Path(sys.argv[1])
+run(sys.argv[2:], environment={}, folder=folder, log=folder / "log", timeout_seconds=60)
 """
 
 

@@ -1,12 +1,9 @@
 """An engine in another container: asked and answered by files, with the watcher that is shipped for it."""
 
 import os
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,35 +15,14 @@ from ingest_platform.silo.engines.contract import (
     EngineTimedOut,
 )
 from ingest_platform.silo.engines.sentinel import SentinelEngine
-from ingest_platform_tests.silo_bench import BUILDS, DIES_MID_SAVE, HANGS, Bench, alive, wait_until
+from ingest_platform_tests.silo_bench import BUILDS, DIES_MID_SAVE, HANGS, Bench, alive, runner, wait_until
 
-WATCHER = Path(__file__).parents[2] / "deploy" / "silo" / "watcher.sh"
 SECONDS = 30.0
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-@contextmanager
-def runner(exchange: Path, program: Path, config: Path) -> Iterator[None]:
-    """The watcher as it runs in SILO's container."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "INPUT_DIR": str(exchange),
-        "PATH_TO_SILO_BINARY": str(program),
-        "PREPROCESSING_CONFIG": str(config),
-        "SILO_RUNNER_SLEEP_SECONDS": "0.05",
-    }
-    watcher = subprocess.Popen(
-        ["sh", str(WATCHER)], env=environment, cwd=exchange.parent, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        os.killpg(watcher.pid, signal.SIGKILL)
-        watcher.wait()
 
 
 def sentinel(bench: Bench) -> SentinelEngine:
@@ -136,6 +112,34 @@ def test_a_runners_failure_is_told_apart_and_leaves_nothing_half_done(
     assert list(bench.staging.iterdir()) == []
     if error is EngineTimedOut:
         wait_until(lambda: not alive(int((bench.folder / "grandchild").read_text())))
+
+
+@pytest.mark.silo_case(28)
+def test_an_index_that_the_api_would_pass_over_is_a_failure_and_goes(bench: Bench) -> None:
+    """Else a runner whose clock went back shows old genomes, and everything says that they are new."""
+    newer = bench.staging / "1795269574"
+    newer.mkdir()
+    (newer / "data_version.silo").write_text("timestamp: 1795269574\nserializationVersion: 1\n")
+    engine, inputs = sentinel(bench), bench.inputs()
+
+    with (
+        runner(engine.exchange, bench.program(BUILDS), inputs.config),
+        pytest.raises(EngineFailed, match=r"1795269573: SILO's API would go on with 1795269574.*clock"),
+    ):
+        engine.build(inputs, bench.staging, timeout_seconds=SECONDS)
+
+    assert list(bench.staging.iterdir()) == [newer]
+
+
+def test_a_finished_index_of_a_failed_run_goes_too(bench: Bench) -> None:
+    """Else the API shows an index that the ledger never took."""
+    engine, inputs = sentinel(bench), bench.inputs()
+    program = bench.program(f"{BUILDS}exit 2\n")
+
+    with runner(engine.exchange, program, inputs.config), pytest.raises(EngineFailed, match="exit code 2"):
+        engine.build(inputs, bench.staging, timeout_seconds=SECONDS)
+
+    assert list(bench.staging.iterdir()) == []
 
 
 def test_a_watcher_that_is_killed_starts_the_same_run_again(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ingest_platform.catalog.claim import LEASE
 from ingest_platform.silo.served import indexes
 from ingest_platform_tests.crash import silo_worker
+from ingest_platform_tests.silo_bench import HANGS, alive, wait_until
 from ingest_platform_tests.silo_station import Station, new_station
 from ingest_platform_tests.silo_world import TWELVE, answer, record
 
@@ -88,6 +89,27 @@ def test_an_importer_that_is_killed_leaves_a_good_index_and_the_next_one_finishe
     assert len(indexes(place.organism.output)) == 2
     assert [row.state for row in place.rows if row.state != "superseded"] == ["ingested"]
     assert place.poll().what == "unchanged"
+
+
+@pytest.mark.silo_case(17)
+def test_a_killed_importers_engine_dies_with_it_and_the_next_one_builds(place: Station) -> None:
+    """Else a build that nobody waits for takes memory and cores beside the next one."""
+    binary = place.root / "engine"
+    binary.write_text(HANGS)
+    binary.chmod(0o755)
+    nowhere, scratch = "no point", place.root / "home" / "scratch"
+    worker = silo_worker.start(place.root, place.server.url, place.at, nowhere, signal.SIGKILL, binary)
+    wait_until(lambda: any(scratch.rglob("grandchild")))
+    group = [process.pid for process in psutil.Process(worker.pid).children(recursive=True)]
+
+    worker.kill()
+    worker.join(SECONDS)
+
+    wait_until(lambda: not any(map(alive, group)))
+    assert len(group) == 3
+    place.advance(minutes=5)
+    healed = place.ingest()
+    assert (healed.what, healed.downloaded, place.index.rows) == ("imported", False, 13)
 
 
 @pytest.mark.silo_case(19)

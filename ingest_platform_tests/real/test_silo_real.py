@@ -7,33 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import pytest
-import urllib3
 from backports import zstd
 
-from ingest_platform.errors import Damaged, IngestError, SourceUnavailable
-from ingest_platform.silo.backend import Backend
-from ingest_platform.silo.database import read_database
 from ingest_platform.silo.engines.rhydb import RhydbEngine
-from ingest_platform.silo.inputs import lay_out
-from ingest_platform.silo.lineage import LineageFile, definitions, names, unknown_values
-from ingest_platform.silo.model import Organism, Timeouts
-from ingest_platform.silo.released import Layout, Released, keep, kept, receive
-from ingest_platform.silo.served import publish
-from ingest_platform_tests.silo_world import Answer, Loculus, loculus
+from ingest_platform.silo.lineage import LineageFile, names, unknown_values
+from ingest_platform.silo.released import Layout, kept, receive
+from ingest_platform_tests.silo_bench import count
+from ingest_platform_tests.silo_outcome import baseline_of, require_outcome
+from ingest_platform_tests.silo_station import new_station
+from ingest_platform_tests.silo_world import Answer, Case, answer, loculus, record, write_database
 
 GENOMES = 20_000
 # The issue's bound, for half of this stream.
 MOST_MEMORY_KB = 300_000
-READ = """
-import sys, rhydb
-database = rhydb.Database(sys.argv[1])
-print([database.query("default" + query).to_pylist() for query in sys.argv[2:]])
-"""
 RECEIVE = """
 import sys, time
 from pathlib import Path
@@ -52,29 +43,23 @@ def silo_data(real_data: Path) -> Path:
     return real_data / "silo"
 
 
-def test_the_ebola_dump_becomes_an_index_that_answers(silo_data: Path, tmp_path: Path) -> None:
+@pytest.mark.silo_case(1)
+def test_the_ebola_dump_is_imported_and_answers(silo_data: Path, tmp_path: Path) -> None:
     """Else none of this works with what a Loculus really sends."""
-    database = read_database(silo_data / "ebola" / "preprocessing_config.yaml")
-    records, staging = tmp_path / "records.zst", tmp_path / "staging"
-    staging.mkdir()
+    ebola = silo_data / "ebola"
+    headers = {"ETag": '"e1"', "Content-Encoding": "zstd", "x-total-records": "3552"}
+    with new_station(tmp_path, preprocessing_config=ebola / "preprocessing_config.yaml") as place:
+        engine = RhydbEngine(os.environ)
+        place.rails = replace(place.rails, choose_engine=lambda _organism, _environ: engine)
+        place.server.release(Answer((ebola / "data.ndjson.zst").read_bytes(), headers=headers))
 
-    body = kept(silo_data / "ebola" / "data.ndjson.zst")
-    released = receive(body, records, name="ebola", announced="3552", layout=database.layout)
-    inputs = lay_out(tmp_path / "in", database, records, released.rows, (), staging=staging)
-    built = RhydbEngine(os.environ).build(inputs, staging, timeout_seconds=120)
-    publish(built.index, tmp_path / "out")
+        report = place.round()
 
-    queries = [".group({}, {n := count()})", ".filter(country = 'Guinea').group({}, {n := count()})"]
-    assert (released.rows, released.content_bytes) == (3552, 159_875_442)
-    assert read(tmp_path / "out", *queries) == [[{"n": 3552}], [{"n": guinea(silo_data)}]]
-
-
-def read(output: Path, *queries: str) -> list[list[dict[str, int]]]:
-    """What another process reads from the newest index in a folder."""
-    command = [sys.executable, "-c", READ, str(output), *queries]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rows: list[list[dict[str, int]]] = json.loads(answer.splitlines()[-1].replace("'", '"'))
-    return rows
+        assert (report.what, report.error, report.warnings) == ("imported", None, [])
+        assert (place.index.rows, place.index.content_bytes) == (3552, 159_875_442)
+        assert count(place.organism.output) == 3552
+        assert count(place.organism.output, ".filter(country = 'Guinea')") == guinea(silo_data)
+        assert place.poll().what == "unchanged"
 
 
 def guinea(silo_data: Path) -> int:
@@ -138,96 +123,66 @@ def repeated(silo_data: Path) -> Iterator[bytes]:
         turn += 1
 
 
-@dataclass(frozen=True)
-class Damage:
-    """One real damaged body with its framing and the outcome that is proposed for it."""
-
-    answer: Answer
-    expect: str
-
-
-def damages(silo_data: Path) -> dict[str, Damage]:
-    folder = silo_data / "nasty"
-    found = {}
-    for case in json.loads((folder / "cases.json").read_text())["cases"]:
-        body = (folder / case["file"]).read_bytes()
-        answer = Answer(body, case["status"], case["headers"], case["framing"], case["send_bytes"])
-        found[case["name"]] = Damage(answer, case["expect"])
-    return found
-
-
 @pytest.mark.silo_case(5)
 @pytest.mark.silo_case(25)
 def test_real_damaged_bodies_have_the_outcome_that_is_proposed(silo_data: Path, tmp_path: Path) -> None:
     """Else our own damaged bodies are only those that we thought of."""
-    with loculus() as server:
-        outcomes = {
-            name: (each.expect, outcome(server, each, tmp_path)) for name, each in damages(silo_data).items()
-        }
+    bodies = real_cases(silo_data / "nasty")
 
-    assert len(outcomes) >= 19
-    for name, (expect, said) in outcomes.items():
-        assert fits(expect, said), f"{name}: {expect}, but {said}"
-    assert content(outcomes["ok_other_level"][1]) == content(outcomes["ok"][1])
+    assert len(bodies) >= 19
+    for name, each in bodies.items():
+        require_outcome(each, bodies[baseline_of(name, each.expect)].answer, tmp_path / name)
 
 
-def outcome(server: Loculus, damage: Damage, folder: Path) -> Released | IngestError:
-    server.always(damage.answer)
-    timeouts = Timeouts(connect_seconds=5, read_seconds=5, total_seconds=20)
-    backend = Backend("organism", server.url, urllib3.PoolManager(), timeouts)
-    try:
-        with backend.released(None) as body:
-            assert body is not None
-            pieces = keep(body.pieces, folder / "body.zst", name="organism")
-            return receive(
-                pieces, folder / "records.zst", name="x", announced=body.head.announced, layout=Layout()
-            )
-    except (Damaged, SourceUnavailable) as error:
-        return error
-
-
-def fits(expect: str, said: Released | IngestError) -> bool:
-    if expect in ("reject", "reject_keep_previous", "reject_or_decode", "warn_no_data"):
-        return isinstance(said, IngestError)
-    if isinstance(said, IngestError):
-        return False
-    match expect:
-        case "import_with_warning":
-            return len(said.warnings) == 1
-        case "import_empty":
-            return said.rows == 0
-        case "import_empty_lineage":
-            return set(said.pipeline_versions) == {None}
-        case "reject_if_lineage_configured":
-            return len(said.pipeline_versions) > 1
-    return said.rows > 0 and not said.warnings
-
-
-def content(said: Released | IngestError) -> str:
-    assert isinstance(said, Released)
-    return said.content_hash
+def real_cases(folder: Path) -> dict[str, Case]:
+    found = {}
+    for case in json.loads((folder / "cases.json").read_text())["cases"]:
+        body = (folder / case["file"]).read_bytes()
+        answer = Answer(body, case["status"], case["headers"], case["framing"], case["send_bytes"])
+        found[case["name"]] = Case(case["name"], answer, case["expect"])
+    return found
 
 
 @pytest.mark.silo_case(24)
-def test_the_pipeline_version_decides_between_productions_two_files(silo_data: Path) -> None:
+def test_data_and_productions_lineage_file_change_versions_together(silo_data: Path, tmp_path: Path) -> None:
     """Else an index of version 2 is built with the lineages of version 1."""
-    files = sorted((silo_data / "lineage-definitions" / "rsv-a").glob("*/lineages.yaml"))
-    with loculus() as server:
-        by_path = {f"/organism/{n}.yaml": file.read_bytes() for n, file in enumerate(files, 1)}
-        server.rule = lambda request: Answer(by_path[request.path], framing="length")
-        organism = Organism.model_validate(
-            {
-                "id": "rsv-a",
-                "backend_url": server.url,
-                "lineage_definitions": {"rsv": {n: f"{server.url}/{n}.yaml" for n in (1, 2)}},
-                "preprocessing_config": "unused",
-                "output": "unused",
-            }
-        )
-        chosen = [definitions(organism, {version: 19_662}, urllib3.PoolManager())[0] for version in (1, 2)]
+    old, new = sorted((silo_data / "lineage-definitions" / "rsv-a").glob("*/lineages.yaml"))
+    files = {"1.yaml": old.read_bytes(), "2.yaml": new.read_bytes()}
+    only_new = sorted(names(files["2.yaml"], what="2") - names(files["1.yaml"], what="1"))
+    with new_station(tmp_path) as place, loculus() as host:
+        found = dict(files)
+        host.rule = lambda request: lineage_answer(found.get(request.path.rpartition("/")[2]))
+        config = write_database(tmp_path / "config", lineage_system="rsv")
+        urls = {"rsv": {n: f"{host.url}/{n}.yaml" for n in (1, 2)}}
+        place.configure(lineage_definitions=urls, preprocessing_config=config)
+        place.server.release(rsv(1, "A", etag='"v1"'))
+        assert place.round().what == "imported"
 
-    assert [len(file.names) for file in chosen] == [36, 45]
-    assert [file.content for file in chosen] == [file.read_bytes() for file in files]
+        place.server.release(rsv(2, *only_new, etag='"v2"'))
+        del found["2.yaml"]
+        assert place.round().what == "failed"
+        assert (place.index.etag, len(place.engine.builds)) == ('"v1"', 1)
+        found["2.yaml"] = files["2.yaml"]
+        place.advance(minutes=1)
+        assert place.ingest().what == "imported"
+
+    built = [(versions(build["data.ndjson.zst"]), build["rsv.yaml"]) for build in place.engine.builds]
+    assert built == [({1}, files["1.yaml"]), ({2}, files["2.yaml"])]
+    assert [len(names(file, what="rsv")) for _, file in built] == [36, 45]
+
+
+def lineage_answer(file: bytes | None) -> Answer:
+    return Answer(b"", 404, framing="length") if file is None else Answer(file, framing="length")
+
+
+def rsv(version: int, *lineages: str, etag: str) -> Answer:
+    """A release of this pipeline version, a record a lineage."""
+    records = [record(n, pipeline_version=version, lineage=each) for n, each in enumerate(lineages)]
+    return answer(records, etag)
+
+
+def versions(packed: bytes) -> set[int]:
+    return {json.loads(line)["pipelineVersion"] for line in zstd.decompress(packed).splitlines()}
 
 
 def test_each_of_productions_lineage_files_is_sound(silo_data: Path) -> None:

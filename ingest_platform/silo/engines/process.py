@@ -1,4 +1,4 @@
-"""One engine process in a group of its own: watched to its end or its time-out, then no member of it lives.
+"""One engine process in a group of its own, which ends with it, at its time-out, and with the importer.
 
 Knows exit codes as SILO gives them: 0 well, 1 the inputs, 2 anything else, negative a signal.
 """
@@ -8,8 +8,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ingest_platform.silo.engines.contract import EngineFailed, EngineRefused, EngineTimedOut, tail
@@ -19,6 +19,9 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH"
 REFUSED = 1
 # A killed process ends when its system call does: milliseconds, or the seconds that a network disk sleeps.
 DYING_SECONDS = 30.0
+# Leads the group and waits for the end of its input, which comes when the importer dies, also by kill -9.
+# Not PR_SET_PDEATHSIG: that reaches the engine alone, and not what it has started.
+WATCHER = ("/bin/sh", "-c", "read -r _; kill -KILL 0")
 
 
 def scrubbed(environ: Mapping[str, str], **more: str) -> dict[str, str]:
@@ -32,10 +35,10 @@ def run(
     """Run to the end, with its output in `log`, and return the log's tail.
 
     EngineRefused, EngineFailed, EngineTimedOut. Whichever way this returns, also by an interrupt, the
-    whole process group is dead: nothing is written later.
+    whole process group is dead: nothing is written later. An importer that is killed takes the group along.
     """
     try:
-        with log.open("wb") as output:
+        with log.open("wb") as output, _group() as group:
             process = subprocess.Popen(  # noqa: S603 - the command is configuration
                 command,
                 env=dict(environment),
@@ -43,19 +46,32 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=group,
             )
+            ended = _ended(process.pid, timeout_seconds)
     except OSError as error:
         raise EngineFailed(f"{command[0]}: cannot be started: {error}.", "") from error
-    try:
-        ended = _ended(process.pid, timeout_seconds)
-    finally:
-        _kill_group(process.pid)
-        code = process.wait()
+    code = process.wait()
     if not ended:
         raise EngineTimedOut(f"{command[0]}: not done after {timeout_seconds:g} s, killed.", tail(log))
     _raise_if_failed(command[0], code, tail(log))
     return tail(log)
+
+
+@contextmanager
+def _group() -> Iterator[int]:
+    """A process group to start processes in: none of them outlives the block, or this process."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb"):
+        try:
+            watcher = subprocess.Popen(WATCHER, env={}, stdin=reader, process_group=0)  # noqa: S603 - ours
+        finally:
+            os.close(reader)
+        try:
+            yield watcher.pid
+        finally:
+            _kill_group(watcher.pid)
+            watcher.wait()
 
 
 def _ended(pid: int, timeout_seconds: float) -> bool:
@@ -71,7 +87,7 @@ def _ended(pid: int, timeout_seconds: float) -> bool:
 
 def _kill_group(group: int) -> None:
     """Kill all members of an unreaped child's group, and wait until none runs any more."""
-    # While the leader is a zombie its number cannot belong to anybody else.
+    # While the leader is not reaped its number cannot belong to anybody else.
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
     deadline = time.monotonic() + DYING_SECONDS

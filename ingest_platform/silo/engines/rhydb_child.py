@@ -3,16 +3,13 @@
 Exit 1: the engine does not take the records. Any other failure is exit 2, with its traceback in the log.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PIECE_BYTES = 1 << 20
 
 
@@ -21,7 +18,6 @@ class RefusedError(Exception):
 
 
 def main(request_file: str) -> int:
-    _die_with_the_parent()
     request: dict[str, Any] = json.loads(Path(request_file).read_text())
     try:
         _build(request)
@@ -32,14 +28,6 @@ def main(request_file: str) -> int:
         traceback.print_exc()
         return 2
     return 0
-
-
-def _die_with_the_parent() -> None:
-    """An importer that is killed takes its build along; else two of them may run at once."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(2)
 
 
 def _build(request: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from ingest_platform.silo.engines.contract import (
     tail,
 )
 from ingest_platform.silo.inputs import Inputs
-from ingest_platform.silo.served import Index, index_at, indexes
+from ingest_platform.silo.served import Index, indexes
 
 ASK, DONE, LOG = "run_silo", "silo_done", "silo.log"
 POLL_SECONDS = 1.0
@@ -58,7 +58,7 @@ class SentinelEngine:
             log_tail = tail(self.exchange / LOG)
             return Built(self._new_index(before, log_tail), log_tail, self.clock() - began)
         except EngineError:
-            self._remove_broken(before)
+            self._remove_new(before)
             raise
         except OSError as error:
             raise StoreUnavailable(
@@ -74,8 +74,12 @@ class SentinelEngine:
             (self.exchange / name).unlink(missing_ok=True)
 
     def _place(self, inputs: Inputs) -> None:
-        """Each file by a rename: a runner that starts late or early never reads half of one."""
+        """Each file by a rename: a runner that starts late or early never reads half of one.
+
+        The records of an importer that was killed go first: they must not meet our lineage files.
+        """
         self.exchange.mkdir(parents=True, exist_ok=True)
+        (self.exchange / inputs.records.name).unlink(missing_ok=True)
         for file in (*inputs.lineages, inputs.records):
             half = self.exchange / f".{file.name}.tmp"
             shutil.copyfile(file, half)
@@ -117,18 +121,24 @@ class SentinelEngine:
                 raise EngineFailed(f"run {run_id}: {report['status']}: {message}.", log_tail)
 
     def _new_index(self, before: frozenset[Path], log_tail: str) -> Index:
-        new = [index for index in indexes(self.output) if index.path not in before]
+        there = indexes(self.output)
+        new = [index for index in there if index.path not in before]
         if not new:
             raise EngineFailed(
                 f"{self.output}: the runner reports success, but no new index is there.", log_tail
             )
+        if new[-1] != there[-1]:
+            raise EngineFailed(
+                f"{new[-1].path}: SILO's API would go on with {there[-1].timestamp}, the larger number. Set"
+                " the clock of the runner's machine.",
+                log_tail,
+            )
         return new[-1]
 
-    def _remove_broken(self, before: frozenset[Path]) -> None:
-        """The folders of this run that are no finished index; older ones are not ours to judge."""
+    def _remove_new(self, before: frozenset[Path]) -> None:
+        """What a failed run has left, finished or not; older folders are not ours to judge."""
         for path in _numbers(self.output) - before:
-            if index_at(path) is None:
-                shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _numbers(output: Path) -> frozenset[Path]:
