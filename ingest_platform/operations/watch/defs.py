@@ -18,6 +18,8 @@ from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.operations.watch import alerts
 from ingest_platform.operations.watch.ghosts import Ghost, Running, Suspects, confirm, ghosts
 from ingest_platform.settings import Settings
+from ingest_platform.silo.defs import import_silo, silo_import
+from ingest_platform.silo.read import SOURCE
 from ingest_platform.weather.config import load_models
 
 ALERTS = "alerts"
@@ -166,13 +168,8 @@ def _cause(error: SerializableErrorInfo | None) -> str:
 
 
 def ghost_sensor(environ: Mapping[str, str]) -> dg.SensorDefinition:
-    """The sensor that ends dead runs, of every model that may have some."""
-    settings = Settings.from_environment(environ)
-    sources = {
-        name: model.source_name
-        for model in load_models(settings.weather_models)
-        for name in (f"ingest_{model.id}", f"weather/{model.id}/grids")
-    }
+    """The sensor that ends dead runs, of every model that may have some, and of the organisms."""
+    sources = sources_of(Settings.from_environment(environ))
 
     @dg.sensor(
         name="ghosts",
@@ -189,6 +186,17 @@ def ghost_sensor(environ: Mapping[str, str]) -> dg.SensorDefinition:
         return dg.SensorResult(skip_reason=told, cursor=suspects.text())
 
     return ghost_sensor
+
+
+def sources_of(settings: Settings) -> dict[str, str]:
+    """The ledger's name of what each job ingests, and each run that was launched from an asset's page."""
+    weather = {
+        name: model.source_name
+        for model in load_models(settings.weather_models)
+        for name in (f"ingest_{model.id}", f"weather/{model.id}/grids")
+    }
+    genomes = sorted(key.to_user_string() for key in silo_import.keys)
+    return weather | dict.fromkeys((import_silo.name, ", ".join(genomes)), SOURCE)
 
 
 def end_ghosts(
