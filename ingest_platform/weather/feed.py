@@ -40,6 +40,10 @@ AWAY = (IngestError, OSError, *LEDGER_AWAY)
 # `ingest run` lists twenty times as often as the poll interval says: MRMS every 6 s, which with
 # half a second of work gives publish → visible in about 4 s at the median.
 FOLLOW_SPEED_UP = 20
+# So many threads more than cores decode and write: while some wait for the store, the cores go on. A GFS hour
+# then takes 12 % less time to a local folder and 40 % less to a store 40 ms away. Each thread costs 17 MB for
+# GFS and 32 MB for HRRR; six gave no more.
+WAITING_FOR_STORE = 4
 
 
 @contextmanager
@@ -68,7 +72,7 @@ def rails_over(
         open_bucket=_buckets(settings, tally),
         scratch=Path(settings.home) / "scratch",
         parallel_downloads=settings.parallel_downloads,
-        decode_threads=os.cpu_count() or 1,
+        decode_threads=(os.cpu_count() or 1) + WAITING_FOR_STORE,
         clock=clock or (lambda: datetime.now(UTC)),
         tally=tally,
     )

@@ -254,6 +254,9 @@ def _array_for(draft: Draft, file: SourceFile, grid: Grid) -> str:
     """The parameter's array; its sibling `<name>__2` … where geometry or packing differ."""
     layout = _layout_id(grid)
     name = grid.parameter.name
+    # Without the lock: else who knows its array would wait for who is creating another.
+    if (name, layout) in draft.arrays:
+        return draft.arrays[name, layout]
     with draft.lock:
         if (name, layout) not in draft.arrays:
             draft.arrays[name, layout] = _found_or_created(draft, _axis_name(draft.model, file), layout, grid)

@@ -1,5 +1,6 @@
 """A draft becomes a snapshot that holds the grids bit for bit, on a folder and on S3."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -255,6 +256,21 @@ def test_two_drafts_from_one_base_do_not_meet(store: Store) -> None:
 
     ds = open_rows(store, claim(), other, rows + more)
     np.testing.assert_array_equal(ds.gust.sel(lead="6h").values, grid(GUST, "surface", 6, 2).values)
+
+
+def test_a_grid_of_a_known_array_does_not_wait_for_another_s_creation(store: Store) -> None:
+    """Else all threads stand still while the store takes the document of one new array."""
+    draft = open_draft(store, MODEL, claim(), lambda _: None)
+    reserve(draft, [lead_file(3), lead_file(6)])
+    write(draft, lead_file(3), grid(GUST, "surface", 3, 1))
+
+    with ThreadPoolExecutor(1) as threads:
+        with draft.lock:
+            writing = threads.submit(write, draft, lead_file(6), grid(GUST, "surface", 6, 2))
+            done, _ = wait([writing], timeout=10)
+        assert done
+
+    assert writing.result().array == "gust"
 
 
 def test_a_repository_that_cannot_be_opened_says_what_stands(store: Store) -> None:
