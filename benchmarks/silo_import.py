@@ -33,7 +33,7 @@ import orjson
 import yaml
 from backports import zstd
 
-from benchmarks.measure import Claim, Measured, measure, tell
+from benchmarks.measure import Claim, Measured, in_turn, tell
 from ingest_platform.demo import loculus
 from ingest_platform.silo.released import kept, receive
 
@@ -51,15 +51,11 @@ def main() -> None:
         with serving(folder / "body.zst") as url:
             os.sync()
             given = {"url": url, "folder": str(folder)}
-            runs = [
-                # In turn, so that a busy neighbour slows all three.
-                [measure(f"benchmarks.silo_import:{name}", given) for name in ("ours", "floor", "peer")]
-                for _ in range(REPETITIONS)
-            ]
-        ours, floor, peer = (
-            Measured(tuple(sample for run in turn for sample in run.samples))
-            for turn in zip(*runs, strict=True)
-        )
+            ours, floor, peer = in_turn(
+                [f"benchmarks.silo_import:{name}" for name in ("ours", "floor", "peer")],
+                given,
+                repeat=REPETITIONS,
+            )
         _tell_ratios(ours, floor, peer)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
