@@ -17,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 type Place = tuple[str | int, ...]  # keys and positions from the top of a file, as pydantic names them
 type Mistake = tuple[Place, str]
 
+# Type of a schema's own fault whose value, a secret, is not to be shown.
+UNSHOWN = "unshown"
+
 
 class BadYamlFile(ValueError):
     """What is wrong with a file before anybody looks for settings in it, a line each, each with its place."""
@@ -77,7 +80,7 @@ def said_by_schema(error: ValidationError, model: type[BaseModel], *, above: Pla
         if fault["type"] == "extra_forbidden":
             guess = get_close_matches(str(place[-1]), _known_keys(model, place), n=1)
             what = "no such setting" + (f". Did you mean {guess[0]}?" if guess else "")
-        elif fault["type"] != "missing" and not isinstance(fault["input"], dict):
+        elif fault["type"] not in ("missing", UNSHOWN) and not isinstance(fault["input"], dict):
             what += f", found {fault['input']!r}"
         yield (*above, *place), what
 

@@ -25,6 +25,7 @@ from ingest_platform_tests.silo_world import line, record, stream, write_databas
 
 # A stand-in for SILO's binary. It reads the configuration it is given, as the real one does.
 BUILDS = """#!/bin/sh
+[ "${1:-}" = --version ] && echo 'silo 0.9.1' && exit
 output=$(sed -n 's/^outputDirectory: //p' "${SILO_PREPROCESSING_CONFIG:-$CONFIG}")
 mkdir -p "$output/1795269573"
 echo schema >"$output/1795269573/database_schema.silo"
@@ -34,6 +35,7 @@ echo built
 """
 DIES_MID_SAVE = BUILDS.replace("printf", "kill -SEGV $$; printf")
 HANGS = """#!/bin/sh
+[ "${1:-}" = --version ] && exit 1
 echo begun
 sleep 1000 &
 echo $! >grandchild

@@ -4,6 +4,8 @@ Judges the head of an answer and the way its bytes arrive: whatever is wrong wit
 for it says nothing about the data. The bytes themselves are judged by `released`.
 """
 
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from ingest_platform.errors import SourceUnavailable
 from ingest_platform.silo.model import Timeouts
+from ingest_platform.silo.stopping import NEVER, heeding, unless_stopped
 from ingest_platform.storage.patience import retry_after_seconds
 
 PATH = "/get-released-data?compression=zstd"
@@ -51,12 +54,13 @@ class Backend:
     pool: urllib3.PoolManager
     timeouts: Timeouts
     clock: Callable[[], float] = time.monotonic  # seconds
+    stop: threading.Event = field(default=NEVER, repr=False)
 
     def changed(self, known: str | None) -> Head | None:
         """The head of the present release, or None where it still has the ETag `known`.
 
         Costs the backend a query and no stream: the connection is closed behind the head. No HEAD
-        request, which upstream answers by the same query. SourceUnavailable.
+        request, which upstream answers by the same query. SourceUnavailable, Stopped.
         """
         with self.released(known) as body:
             return body.head if body else None
@@ -66,7 +70,7 @@ class Backend:
         """The release, or None where it still has the ETag `known`; None for `known` asks without condition.
 
         SourceUnavailable for any other answer than 200 with an ETag, or 304 to a condition; and, from
-        `pieces`, if the connection breaks, ends early, or the total deadline passes.
+        `pieces`, if the connection breaks, ends early, or the total deadline passes. Stopped.
         """
         deadline = self.clock() + self.timeouts.total_seconds
         response = self._ask(known)
@@ -74,7 +78,8 @@ class Backend:
             head = self._judge(response, known)
             what = f"{self.organism}: {self.url}"
             pieces = arriving(response, what=what, deadline=deadline, clock=self.clock)
-            yield Body(head, pieces) if head else None
+            heeded = heeding(self.stop, pieces, what=self.organism, cut=response.shutdown)
+            yield Body(head, heeded) if head else None
         finally:
             # A connection with an unread body would give the rest of it to the next request; one whose empty
             # body was never asked for would refuse the next request.
@@ -87,7 +92,8 @@ class Backend:
     def _ask(self, known: str | None) -> urllib3.BaseHTTPResponse:
         headers = {"Accept-Encoding": "zstd"} | ({"If-None-Match": known} if known is not None else {})
         timeout = urllib3.Timeout(connect=self.timeouts.connect_seconds, read=self.timeouts.read_seconds)
-        try:
+
+        def request() -> urllib3.BaseHTTPResponse:
             return self.pool.request(
                 "GET",
                 self.url + PATH,
@@ -97,6 +103,9 @@ class Backend:
                 redirect=False,
                 retries=False,
             )
+
+        try:
+            return unless_stopped(self.stop, request, what=self.organism)
         except HTTPError as error:
             raise SourceUnavailable(
                 f"{self.organism}: no answer from {self.url}: {error}. {STANDS}"
@@ -117,7 +126,8 @@ class Backend:
     def _why(self, response: urllib3.BaseHTTPResponse) -> str:
         """What the body of a refusal says, or where a redirect leads."""
         if location := response.headers.get("Location"):
-            return f"it leads to {location}; name that address in the configuration if it is the backend"
+            there = without_query(location)
+            return f"it leads to {there}; name that address in the configuration if it is the backend"
         try:
             said = response.read1(REFUSAL_BYTES) if response.length_remaining != 0 else b""
         except HTTPError as error:
@@ -131,6 +141,11 @@ class Backend:
             f" known one, was expected: {why}. {STANDS}",
             retry_after=wish,
         )
+
+
+def without_query(text: str) -> str:
+    """For messages and the ledger: what stands behind the ? of an address may be a secret."""
+    return re.sub(r"\?[^\s'\")]+", "?…", text)
 
 
 def arriving(

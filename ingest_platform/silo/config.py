@@ -4,6 +4,7 @@ Every mistake is told with its file, line and key, all mistakes at once. Reads f
 """
 
 import json
+import os.path
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -81,10 +82,18 @@ def _organisms(entries: list[Any], folder: Path) -> tuple[list[Organism], list[M
             continue
         if taken := next((o for o in organisms if o.id == organism.id), None):
             mistakes.append((("organisms", n, "id"), f"{taken.id!r} is already another organism's"))
-        if taken := next((o for o in organisms if o.output == organism.output), None):
+        if taken := next((o for o in organisms if _one_place(o.output, organism.output)), None):
             mistakes.append((("organisms", n, "output"), f"{organism.output} is already {taken.id}'s"))
+        exchange = organism.engine.exchange
+        if taken := next((o for o in organisms if _one_place(o.engine.exchange, exchange)), None):
+            # Each would take the other's report for its own, and the runner one's records for the other's.
+            mistakes.append((("organisms", n, "engine", "exchange"), f"{exchange} is already {taken.id}'s"))
         organisms.append(organism)
     return organisms, mistakes
+
+
+def _one_place(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _with_absolute_paths(entry: Any, folder: Path) -> Any:
@@ -123,7 +132,8 @@ def organism_from_environment(environ: Mapping[str, str]) -> Organism:
         mistakes.append("BACKEND_BASE_URL: expected http://host:8079/<organism>, found nothing")
     root = Path(given.get("ROOT_DIR", "/")) / "preprocessing"
     settings = {
-        "id": url.rsplit("/", 1)[-1],
+        # A password, which is refused below, is not to be shown as a wrong id.
+        "id": url.rsplit("/", 1)[-1].rpartition("@")[2],
         "backend_url": url,
         "lineage_definitions": _systems(_json(given, "LINEAGE_DEFINITIONS", mistakes)),
         "hierarchical_filters": _json(given, "HIERARCHICAL_FILTERS", mistakes),

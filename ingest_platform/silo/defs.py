@@ -5,14 +5,15 @@ This page decides nothing: it hands Dagster's context to the domain's functions,
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.errors import PermanentError, TransientError
+from ingest_platform.errors import IngestError, PermanentError, TransientError
 from ingest_platform.settings import Settings
 from ingest_platform.silo.checks import Verdict
 from ingest_platform.silo.config import load_organisms
@@ -27,8 +28,10 @@ TICK_SECONDS = 30
 HOLD_OFF = timedelta(seconds=45)
 # The ledger does not know Dagster's queue: while a run of the organism waits in it, no other is asked for.
 WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
-# An hour of download and an hour of building, as the settings allow by default, and some air.
-LONGEST_SECONDS = 3 * 3600
+# For all that has no time-out among an organism's settings: start, checks, lineage files, store.
+AIR_SECONDS = 3600
+# For runs launched by hand: an hour each of download and building, as the settings allow by default.
+LONGEST_SECONDS = 2 * 3600 + AIR_SECONDS
 # Of the ledger's id in run keys: enough to tell a fresh ledger from the one that it replaces.
 LEDGER_ID_CHARACTERS = 8
 # As many imports as the growth plot draws.
@@ -47,6 +50,7 @@ CHECKS = {
     "row_drop": "No import lost more than the organism's `row_drop_limit` of its rows.",
     "release_taken": "What the backend released last was imported; nothing waits after an error.",
     "fresh": "Every live index was confirmed within twice its hard refresh.",
+    "backend_answers": "No backend's polls have failed for half an hour.",
     "conditional_requests": "Backends answer 304 to the ETag that they gave.",
     "records_announced": "Every live snapshot was counted against x-total-records.",
     "lineages_known": "Every lineage value is in its definition file.",
@@ -115,12 +119,7 @@ def _spec(key: dg.AssetKey, deps: Sequence[dg.AssetKey], kinds: set[str], told: 
             LINEAGES, [SNAPSHOT], {"yaml"}, "The lineage files that go with the release's pipeline version."
         ),
         _spec(RECORDS, [SNAPSHOT], {"json"}, "The release in SILO's shape: input of the engine."),
-        _spec(
-            INDEX,
-            [RECORDS, LINEAGES],
-            {"silo"},
-            "The index that SILO's API serves; it moves only whole.",
-        ),
+        _spec(INDEX, [RECORDS, LINEAGES], {"silo"}, "The index that SILO's API serves; it moves only whole."),
     ],
     # A build takes the memory of the whole index, so one at a time unless the pool is given more slots.
     pool="silo_engine",
@@ -242,17 +241,23 @@ def silo_sensor(
             rails, organism, every=timedelta(seconds=organism.poll_interval_seconds)
         ),
     )
-    for error in answers.failed.values():
+    # All that may fail comes before the requests: what the ledger was asked for and nobody runs waits.
+    unserved, unseen = _unserved(organisms, partial(ingest.needs_serving, rails))
+    failed = [*answers.failed.values(), *unseen]
+    for error in failed:
         context.log.error(error)
-    asked = _requests(context.instance, catalog, {organism.id for organism in organisms})
-    unserved: set[str | None] = {o.id for o in organisms if ingest.needs_serving(rails, o)}
-    asked += _servings(context.instance, unserved - {run.partition_key for run in asked})
     changes = _reconciled(context.instance, organisms)
+    running = _partitions_in(context.instance, [dg.DagsterRunStatus.STARTED])
+    waiting = _partitions_in(context.instance, WAITING)
+    asked = _requests(catalog, [o for o in organisms if o.id not in waiting])
+    taken = waiting | running | {run.partition_key for run in asked}
+    # No version is due that a key could name.
+    asked += [_run(organism) for organism in unserved if organism.id not in taken]
     known: dict[str, str] = json.loads(context.cursor or "{}")
     new = {name: p.etag for name, p in answers.polled.items() if p.etag and known.get(name) != p.etag}
-    if answers.failed and not (asked or changes or new):
+    if failed and not (asked or changes or new):
         # A tick that fails shows its reason and moves nothing; what else is due is on its way by now.
-        raise dg.Failure("\n".join(answers.failed.values()), allow_retries=False)
+        raise dg.Failure("\n".join(failed), allow_retries=False)
     return dg.SensorResult(
         run_requests=asked,
         dynamic_partitions_requests=changes,
@@ -279,24 +284,38 @@ def _reconciled(
     return changes
 
 
-def _requests(instance: dg.DagsterInstance, catalog: Catalog, known: set[str]) -> list[dg.RunRequest]:
-    """Runs for organisms with due work that no run waits for."""
-    free = known - _partitions_in(instance, WAITING)
+def _unserved(
+    organisms: Sequence[Organism], needs_serving: Callable[[Organism], bool]
+) -> tuple[list[Organism], list[str]]:
+    """Organisms whose index a death has left in the store alone; and why one's could not be looked at."""
+    unserved, unseen = [], []
+    for organism in organisms:
+        try:
+            if needs_serving(organism):
+                unserved.append(organism)
+        # Whatever is wrong with one organism's folders, the others' runs are asked for.
+        except (IngestError, OSError) as error:
+            unseen.append(f"{organism.id}: {error}")
+    return unserved, unseen
+
+
+def _requests(catalog: Catalog, free: Sequence[Organism]) -> list[dg.RunRequest]:
+    """Runs for those of the organisms that have due work."""
+    by_id = {organism.id: organism for organism in free}
     ledger = catalog.ledger_id[:LEDGER_ID_CHARACTERS]
     return [
         # Dagster never runs a key again: a fresh ledger counts from one again under another name.
-        dg.RunRequest(run_key=f"{ledger}:{due.run_key}", partition_key=due.partition)
+        _run(by_id[due.partition], run_key=f"{ledger}:{due.run_key}")
         for due in catalog.request(SOURCE, hold_off=HOLD_OFF)
-        if due.partition in free
+        if due.partition in by_id
     ]
 
 
-def _servings(instance: dg.DagsterInstance, unserved: set[str | None]) -> list[dg.RunRequest]:
-    """Runs for indexes that a death has left in the store alone; no version is due that a key could name."""
-    if not unserved:
-        return []
-    free = unserved - _partitions_in(instance, [*WAITING, dg.DagsterRunStatus.STARTED])
-    return [dg.RunRequest(partition_key=name) for name in sorted(filter(None, free))]
+def _run(organism: Organism, run_key: str | None = None) -> dg.RunRequest:
+    """It may last as long as the organism's own time-outs allow; what lasts longer hangs, and is ended."""
+    longest = int(organism.timeouts.total_seconds + organism.engine.timeout_seconds) + AIR_SECONDS
+    tags = {"dagster/max_runtime": str(longest)}
+    return dg.RunRequest(run_key=run_key, partition_key=organism.id, tags=tags)
 
 
 def _partitions_in(instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]) -> set[str | None]:

@@ -23,6 +23,7 @@ from ingest_platform.silo.discover import poll, refresh
 from ingest_platform.silo.ingest import Report, import_organism
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.rails import Rails
+from ingest_platform.silo.stopping import Stopped, raise_if_stopped
 from ingest_platform.storage.http import open_pool
 from ingest_platform.storage.store import Store, store_of
 
@@ -42,12 +43,13 @@ def open_rails(
     *,
     clock: Callable[[], datetime] | None = None,
     environ: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Rails]:
-    """Everything an import runs on, from the environment's settings; closed at the end."""
+    """Everything an import runs on, from the environment's settings; closed at the end. As rails_over."""
     settings.home.mkdir(parents=True, exist_ok=True)
     catalog = Catalog.open(settings.catalog_url)
     try:
-        yield rails_over(catalog, store_of(settings), settings, clock=clock, environ=environ)
+        yield rails_over(catalog, store_of(settings), settings, clock=clock, environ=environ, stop=stop)
     finally:
         catalog.close()
 
@@ -59,10 +61,12 @@ def rails_over(
     *,
     clock: Callable[[], datetime] | None = None,
     environ: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Rails:
     """Rails over parts that somebody else opened. PermanentError if the store belongs to another ledger.
 
-    `environ`: what engines inherit of; by default this process's.
+    `environ`: what engines inherit of; by default this process's. `stop`: once set, imports under way end
+    within seconds and hand their work back.
     """
     if catalog.has_published():
         store.verify(catalog.ledger_id)
@@ -76,6 +80,7 @@ def rails_over(
         pool=open_pool(CONNECTIONS, settings.ca_file),
         environ=os.environ if environ is None else environ,
         clock=clock or (lambda: datetime.now(UTC)),
+        stop=stop or threading.Event(),
     )
 
 
@@ -84,6 +89,7 @@ def once(
 ) -> Iterator[Report]:
     """Poll each organism and import what is due; a report each, as they end. One stops no other.
 
+    Raises a ledger that is away. When the rails are stopped, each organism's report says so.
     `accept_row_drop`: look at everything again, and publish however few rows.
     """
     with ThreadPoolExecutor(max(1, len(organisms)), thread_name_prefix="organism") as threads:
@@ -102,9 +108,19 @@ def _once_one(rails: Rails, organism: Organism, owner: str, accept_row_drop: boo
             refresh(rails, organism)
         else:
             poll(rails, organism)
-    except IngestError as error:
-        unasked = error
-    report = import_organism(rails, organism, owner=owner, accept_row_drop=accept_row_drop)
+        raise_if_stopped(rails.stop, organism.id)
+    except Stopped as stopped:
+        return Report(organism.id, "failed", error=stopped)
+    except LEDGER_AWAY:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in _failed
+        unasked = _failed(organism, error).error
+    try:
+        report = import_organism(rails, organism, owner=owner, accept_row_drop=accept_row_drop)
+    except LEDGER_AWAY:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in _failed
+        report = _failed(organism, error)
     if unasked is not None and report.error is None:
         report.error = unasked
         if report.what == "nothing due":
@@ -112,20 +128,33 @@ def _once_one(rails: Rails, organism: Organism, owner: str, accept_row_drop: boo
     return report
 
 
+def _failed(organism: Organism, error: Exception) -> Report:
+    """An organism's round that broke, told to whoever watches, so that no poisoned release stops the others.
+
+    What nobody foresaw is a fault of ours: its traceback goes to the log. It has used one of the release's
+    attempts, so it is not met for ever.
+    """
+    if not isinstance(error, AWAY):
+        log.error("nobody foresaw this", exc_info=error, extra={"organism": organism.id})
+    return Report(organism.id, "failed", error=error)
+
+
 def follow(
     rails: Rails,
     organisms: Sequence[Organism],
     *,
     owner: str,
-    stop: threading.Event,
     report: Callable[[Report], None],
+    stop: threading.Event | None = None,
     interval_seconds: float | None = None,
 ) -> None:
-    """Poll and import until `stop` is set, a thread an organism: one that is slow delays no other.
+    """Poll and import until `stop` is set, a thread an organism: one that is slow or fails delays no other.
 
-    A backend, store or ledger that is away is told to `report` and waited for. When `stop` is set, an import
-    under way comes to its end. What is not foreseen in one thread stops them all and is raised.
+    Whatever keeps an organism from being imported is told to `report`, and tried again. `stop` is the rails'
+    own by default, which ends an import under way, too; with another one it comes to its end. What `report`
+    raises, but for an IngestError, stops all and is raised.
     """
+    stop = stop or rails.stop
     with ThreadPoolExecutor(max(1, len(organisms)), thread_name_prefix="organism") as threads:
         feeds = [
             threads.submit(_follow_one, rails, organism, owner, interval_seconds, stop, report)
@@ -161,11 +190,15 @@ def _round(rails: Rails, organism: Organism, owner: str, every: timedelta) -> It
     """One poll, if it is due, and one import. Only what is worth telling."""
     try:
         poll(rails, organism, every=every)
-    except AWAY as error:
-        yield Report(organism.id, "failed", error=error)
+    except Stopped:
+        return
+    except Exception as error:  # noqa: BLE001 - as in _failed
+        yield _failed(organism, error)
+    if rails.stop.is_set():
+        return
     try:
         made = import_organism(rails, organism, owner=owner)
-    except AWAY as error:
-        made = Report(organism.id, "failed", error=error)
+    except Exception as error:  # noqa: BLE001 - as in _failed
+        made = _failed(organism, error)
     if made.what != "nothing due" or made.error or made.warnings:
         yield made

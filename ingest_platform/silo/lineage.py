@@ -16,7 +16,7 @@ import yaml
 from urllib3.exceptions import HTTPError
 
 from ingest_platform.errors import Damaged, Incomplete, SourceUnavailable
-from ingest_platform.silo.backend import arriving
+from ingest_platform.silo.backend import arriving, without_query
 from ingest_platform.silo.database import Database
 from ingest_platform.silo.model import Organism, Timeouts
 
@@ -38,7 +38,7 @@ class LineageFile:
 
     system: str  # or the metadata field
     version: int | None  # None: no record has a version, the file is empty; or a service made it
-    url: str | None
+    url: str | None  # as shown to people: without a query that may be secret
     content: bytes = field(repr=False)
     names: frozenset[str] = field(repr=False)  # labels and aliases
     service: str | None = None  # that made the file for the values of the metadata field `system`
@@ -96,8 +96,9 @@ def _fetched(organism: Organism, system: str, version: int, pool: urllib3.PoolMa
             f" Add one to lineage_definitions. {WAITS}"
         )
     url = urls[version]
-    content = require_file(ask(pool, url, organism.timeouts, what=what), what=what, url=url)
-    return LineageFile(system, version, url, content, names(content, what=f"{what} ({url})"))
+    shown = without_query(url)
+    content = require_file(ask(pool, url, organism.timeouts, what=what, shown=shown), what=what, url=shown)
+    return LineageFile(system, version, shown, content, names(content, what=f"{what} ({shown})"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,20 @@ class Answer:
     content: bytes = field(repr=False)
 
 
-def ask(pool: urllib3.PoolManager, url: str, timeouts: Timeouts, *, what: str, post: object = None) -> Answer:
-    """GET `url`, or POST it this JSON. SourceUnavailable: away, tired (5xx, 429) or too slow; Incomplete: too
-    much for a definition file.
+def ask(
+    pool: urllib3.PoolManager,
+    url: str,
+    timeouts: Timeouts,
+    *,
+    what: str,
+    post: object = None,
+    shown: str | None = None,
+) -> Answer:
+    """GET `url`, or POST it this JSON. `shown`: the URL in messages, if it is not the same.
+
+    SourceUnavailable: away, tired (5xx, 429) or too slow; Incomplete: too much for a definition file.
     """
+    shown = shown or url
     deadline = time.monotonic() + min(LONGEST_SECONDS, timeouts.total_seconds)
     timeout = urllib3.Timeout(
         connect=min(LONGEST_SECONDS, timeouts.connect_seconds),
@@ -123,16 +134,18 @@ def ask(pool: urllib3.PoolManager, url: str, timeouts: Timeouts, *, what: str, p
             method, url, json=post, timeout=timeout, retries=REDIRECTS, preload_content=False
         )
     except HTTPError as error:
-        raise SourceUnavailable(f"{what}: no answer from {url}: {error}. {WAITS}") from error
+        # Without its cause, which names the URL as it is.
+        why = without_query(str(error))
+        raise SourceUnavailable(f"{what}: no answer from {shown}: {why}. {WAITS}") from None
     try:
-        pieces = arriving(response, what=f"{what}: {url}", deadline=deadline)
+        pieces = arriving(response, what=f"{what}: {shown}", deadline=deadline)
         if response.status == 200:
-            return Answer(200, _small(pieces, f"{what}: {url}"))
+            return Answer(200, _small(pieces, f"{what}: {shown}"))
         answer = Answer(response.status, next(pieces, b"")[:SAID_BYTES])
     finally:
         response.close()
     if answer.status >= 500 or answer.status == 429:
-        raise SourceUnavailable(_refused(answer, what=what, url=url))
+        raise SourceUnavailable(_refused(answer, what=what, url=shown))
     return answer
 
 

@@ -5,13 +5,45 @@ No I/O, no network, no Dagster.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from ingest_platform.yaml_file import UNSHOWN
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+(/\S*)?$")]
+
+
+def _without_password(url: object) -> object:
+    """Errors, ledger and status page show addresses. An @ in the path is no password."""
+    if isinstance(url, str) and re.match(r"\w*:?/*[^/?#]*@", url):
+        raise PydanticCustomError(
+            UNSHOWN, "has user:password@, and addresses are shown to many. Leave it out"
+        )
+    return url
+
+
+def _to_be_continued(url: str) -> str:
+    if {"?", "#"} & set(url):
+        raise ValueError("the rest of an address is put behind this one, so it has no ? or #")
+    return url
+
+
+HttpUrl = Annotated[
+    str, StringConstraints(pattern=r"^https?://[^\s/]+(/\S*)?$"), BeforeValidator(_without_password)
+]
+BaseUrl = Annotated[HttpUrl, AfterValidator(_to_be_continued)]
 
 
 class Settings(BaseModel):
@@ -63,13 +95,13 @@ class Organism(Settings):
     """One organism of a Loculus instance."""
 
     id: Name = Field(description="Partition, and name in commands and metrics")
-    backend_url: HttpUrl = Field(description="http://host:8079/<organism>; what precedes /get-released-data")
+    backend_url: BaseUrl = Field(description="http://host:8079/<organism>; what precedes /get-released-data")
     lineage_definitions: dict[Name, dict[int, HttpUrl]] = Field(
         default_factory=dict,
         description="Lineage system → pipeline version → URL of its definition file; the system is the stem"
         " of the file that generateLineageIndex names",
     )
-    hierarchical_filters: dict[Name, HttpUrl] = Field(
+    hierarchical_filters: dict[Name, BaseUrl] = Field(
         default_factory=dict,
         description="Metadata field → URL of the service that makes <field>.yaml for the field's values:"
         " <url>/silo-lineage",

@@ -36,11 +36,13 @@ class Rails:
     downloads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(DOWNLOADS_AT_ONCE))
     builds: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BUILDS_AT_ONCE))
     polls: threading.Lock = field(default_factory=threading.Lock)  # around the shared cursor
+    # Set it, and downloads and builds under way end within a second or two, their work handed back.
+    stop: threading.Event = field(default_factory=threading.Event)
     choose_engine: Callable[[Organism, Mapping[str, str]], Engine] = engine_of
     at: Callable[[str], None] = lambda _point: None
 
     def backend(self, organism: Organism) -> Backend:
-        return Backend(organism.id, organism.backend_url, self.pool, organism.timeouts)
+        return Backend(organism.id, organism.backend_url, self.pool, organism.timeouts, stop=self.stop)
 
     def keeper(self, organism: Organism) -> Keeper:
         return Keeper(self.kept / organism.id)

@@ -11,6 +11,8 @@ import orjson
 TRANSFORM_VERSION = 1
 SEQUENCES = ("alignedNucleotideSequences", "alignedAminoAcidSequences")
 INSERTIONS = ("nucleotideInsertions", "aminoAcidInsertions")
+# What a 64-bit number may have; Python itself refuses to read one of more than 4,300.
+MOST_DIGITS = 18
 KEYS = frozenset(["metadata", "unalignedNucleotideSequences", *SEQUENCES, *INSERTIONS])
 
 type Json = dict[str, Any]
@@ -49,13 +51,19 @@ def primary_key(metadata: Json, field: str) -> str:
 def pipeline_version(metadata: Json) -> int | None:
     """The preprocessing version; "1" is 1. None where it is absent, empty or 0, as upstream counts it."""
     value = metadata.get("pipelineVersion")
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        value = int(value)
+    if isinstance(value, str) and (number := whole_number(value)) is not None:
+        value = number
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise Unfit(f"metadata.pipelineVersion is {_short(value)} where a whole number was expected")
     return value or None
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text is, or None: a sign, another letter, or more digits than a number has."""
+    digits = text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
+    return int(text) if digits else None
 
 
 def flatten(record: Json) -> Json:
@@ -84,9 +92,18 @@ def _put(flat: Json, name: str, value: object) -> None:
 
 
 def dump(flat: Json) -> bytes:
-    """One line of SILO's input, with its newline. Floats keep their value to the last bit."""
-    return orjson.dumps(flat, option=orjson.OPT_APPEND_NEWLINE)
+    """One line of SILO's input, with its newline. Floats keep their value to the last bit.
+
+    Unfit: metadata nested deeper than can be written (254 levels), though 1,024 can be read.
+    """
+    try:
+        return orjson.dumps(flat, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError as error:
+        raise Unfit(f"metadata cannot be written as JSON: {error}") from error
 
 
 def _short(value: object) -> str:
-    return orjson.dumps(value).decode()[:80]
+    try:
+        return orjson.dumps(value).decode()[:80]
+    except orjson.JSONEncodeError:
+        return f"a {type(value).__name__} too deep to be shown"

@@ -26,6 +26,7 @@ from ingest_platform.silo.record import (
     parse,
     pipeline_version,
     primary_key,
+    whole_number,
 )
 
 # The backend writes this into a stream that it cannot finish, and then ends it as if all were well.
@@ -141,24 +142,28 @@ class _Reading:
         """SILO's line for one of the backend's, and what it says noted."""
         try:
             record = parse(line)
-            self._note(line, record["metadata"])
+            self._note(record["metadata"])
             self.unknown_keys |= record.keys() - KEYS
-            return dump(flatten(record))
+            made = dump(flatten(record))
         except Unfit as unfit:
             raise self._refusal(line, unfit) from unfit
+        self._count(line)
+        return made
 
-    def _note(self, line: bytes, metadata: Json) -> None:
+    def _note(self, metadata: Json) -> None:
         key = primary_key(metadata, self.layout.primary_key)
         self.versions[pipeline_version(metadata)] += 1
         for name in self.layout.lineage_fields:
             if (value := metadata.get(name)) not in (None, ""):
                 self.lineages.setdefault(name, Counter())[str(value)] += 1
         self.key_hashes += hashlib.blake2b(key.encode(), digest_size=KEY_HASH_BYTES).digest()
+        self.first, self.last = self.first or key, key
+
+    def _count(self, line: bytes) -> None:
         self.content_hash.update(line)
         self.content_hash.update(b"\n")
         self.content_bytes += len(line) + 1
         self.rows += 1
-        self.first, self.last = self.first or key, key
 
     def _refusal(self, line: bytes, unfit: Unfit) -> Damaged | SourceUnavailable:
         where = f"{self.name}: record {self.rows + 1:,} at byte {self.content_bytes:,} (decompressed)"
@@ -185,11 +190,12 @@ class _Reading:
         """Damaged if the server announced another number of records; a warning if it announced none."""
         if announced is None:
             self.warnings.append("the answer has no x-total-records: the number of records was not checked")
-        elif not (announced.isascii() and announced.strip().isdecimal()):
-            self.warnings.append(f"x-total-records is {announced!r}: the number of records was not checked")
-        elif int(announced) != self.rows:
+        elif (expected := whole_number(announced.strip())) is None:
+            told = repr(announced[:EXCERPT_BYTES])
+            self.warnings.append(f"x-total-records is {told}: the number of records was not checked")
+        elif expected != self.rows:
             raise Damaged(
-                f"{self.name}: {int(announced):,} records were announced (x-total-records), {self.rows:,}"
+                f"{self.name}: {expected:,} records were announced (x-total-records), {self.rows:,}"
                 f" came. {NOTHING_USED}"
             )
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from ingest_platform.silo.engines.rhydb import CHILD, RhydbEngine
 from ingest_platform.silo.inputs import Inputs
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.served import index_at, publish
+from ingest_platform.silo.stopping import Stopped
 from ingest_platform_tests.silo_bench import BUILDS, DIES_MID_SAVE, HANGS, Bench, alive, count, wait_until
 
 SECONDS = 30.0
@@ -128,6 +130,27 @@ def test_an_engine_that_hangs_is_killed_with_all_that_it_started(bench: Bench) -
 
     assert "begun" in hung.value.log_tail
     assert not alive(int((inputs.folder / "grandchild").read_text()))
+
+
+@pytest.mark.silo_case(17)
+def test_an_importer_that_is_told_to_end_ends_its_engine_first(bench: Bench) -> None:
+    """Else a container's grace ends in kill -9, and an attempt of a sound release is used."""
+    inputs, stop = bench.inputs(), threading.Event()
+    grandchild = inputs.folder / "grandchild"
+
+    def when_it_runs() -> None:
+        wait_until(lambda: grandchild.exists() and grandchild.read_text() != "")
+        stop.set()
+
+    thread = threading.Thread(target=when_it_runs)
+    thread.start()
+    with pytest.raises(Stopped, match=r"killed: told to end.*published index stays"):
+        bench.cli(HANGS).build(inputs, bench.staging, timeout_seconds=SECONDS, stop=stop)
+    thread.join()
+
+    assert not alive(int(grandchild.read_text()))
+    with pytest.raises(Stopped):
+        RhydbEngine(os.environ).build(inputs, bench.staging, timeout_seconds=SECONDS, stop=stop)
 
 
 def test_the_engine_sees_nothing_of_our_environment(bench: Bench) -> None:

@@ -3,12 +3,13 @@ failure that names system, version and values.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import urllib3
 
-from ingest_platform.errors import Damaged, Incomplete, SourceUnavailable
+from ingest_platform.errors import Damaged, Incomplete, SourceUnavailable, TransientError
 from ingest_platform.silo.database import read_database
 from ingest_platform.silo.lineage import LineageFile, definitions, names, require_known
 from ingest_platform.silo.model import Organism
@@ -169,3 +170,36 @@ def test_values_that_the_database_takes_for_null_are_a_warning(server: Loculus, 
 
     assert len(warnings) == 1
     assert "'Z': 7" in warnings[0]
+
+
+@pytest.mark.parametrize("answer", [Answer(FILE), Answer(b"no", 404), Answer(b"", 503), Answer(b"- A", 200)])
+def test_a_token_in_a_files_address_is_sent_and_not_shown(answer: Answer, server: Loculus) -> None:
+    """Else the token of a private host is in the ledger, in Dagster and on the status page."""
+    virus = organism(server, 1)
+    urls = {"pango": {1: f"{server.url}/1.yaml?token=hunter2"}}
+    virus = virus.model_copy(update={"lineage_definitions": urls})
+    server.always(replace(answer, framing="length"))
+
+    try:
+        (file,) = definitions(virus, {1: 10}, urllib3.PoolManager())
+        told = str(file.url)
+    except TransientError as error:
+        told = f"{error} {error.__cause__}"
+
+    assert server.requests[0].path.endswith("1.yaml?token=hunter2")
+    assert "/1.yaml?…" in told
+    assert "hunter2" not in told
+
+
+def test_a_token_is_not_shown_where_nobody_answers() -> None:
+    """Else the very outage shows it: the connection's error names the whole address."""
+    with loculus() as gone:
+        pass
+    virus = organism(gone, 1).model_copy(
+        update={"lineage_definitions": {"pango": {1: f"{gone.url}/1.yaml?token=hunter2"}}}
+    )
+
+    with pytest.raises(SourceUnavailable, match=r"no answer from .*/1\.yaml\?…") as away:
+        definitions(virus, {1: 10}, urllib3.PoolManager())
+
+    assert "hunter2" not in str(away.value)

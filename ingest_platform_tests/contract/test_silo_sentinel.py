@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from ingest_platform.errors import StoreUnavailable
 from ingest_platform.silo.engines.contract import (
     EngineError,
     EngineFailed,
     EngineRefused,
     EngineTimedOut,
+    tail,
 )
-from ingest_platform.silo.engines.sentinel import SentinelEngine
+from ingest_platform.silo.engines.sentinel import VERSION, SentinelEngine
+from ingest_platform.silo.stopping import Stopped
 from ingest_platform_tests.silo_bench import BUILDS, DIES_MID_SAVE, HANGS, Bench, alive, runner, wait_until
 
 SECONDS = 30.0
@@ -41,7 +44,7 @@ def test_a_runner_in_another_container_builds_when_it_is_asked(bench: Bench) -> 
     assert built.index.path.parent == bench.staging
     assert "built" in built.log_tail
     assert "SILO_RUNNER_SLEEP_SECONDS" not in built.log_tail
-    assert list(engine.exchange.iterdir()) == []
+    assert [path.name for path in engine.exchange.iterdir()] == [VERSION]
 
 
 @pytest.mark.silo_case(18)
@@ -158,3 +161,88 @@ def test_a_watcher_that_is_killed_starts_the_same_run_again(bench: Bench) -> Non
         thread.join(SECONDS)
 
     assert len(answers) == 1
+
+
+def test_another_configuration_or_silo_is_another_engine_and_other_data_are_not(bench: Bench) -> None:
+    """Else a column that was added, or an index that a new SILO cannot read, waits for the next genome."""
+    engine = sentinel(bench)
+    nothing = engine.identity
+    (engine.exchange / "data.ndjson.zst").write_bytes(b"records")
+    (engine.exchange / "lineages.yaml").write_text("A: {}")
+    (engine.exchange / "run_silo").write_text("run_id=1")
+    with_data = engine.identity
+
+    told = [with_data]
+    for name in ("database_config.yaml", "reference_genomes.json", "preprocessing_config.yaml", VERSION):
+        for content in ("one\n", "other\n"):
+            (engine.exchange / name).write_text(content)
+            told.append(engine.identity)
+
+    assert nothing == with_data == "sentinel"
+    assert len(set(told)) == len(told) == 9
+    assert told[-1].startswith("sentinel other config ")
+
+
+def test_a_folder_that_cannot_be_read_is_no_other_engine(bench: Bench) -> None:
+    """Else a disk that is away for a moment builds everything anew."""
+    engine = sentinel(bench)
+    config = engine.exchange / "database_config.yaml"
+    config.symlink_to(config)
+
+    with pytest.raises(StoreUnavailable, match="database_config"):
+        _ = engine.identity
+
+
+def test_the_watcher_says_which_silo_it_has(bench: Bench) -> None:
+    """Else an upgrade of SILO goes on serving the old one's index; or a SILO that is gone is named."""
+    engine, config = sentinel(bench), bench.inputs().config
+    version = engine.exchange / VERSION
+
+    with runner(engine.exchange, bench.program(BUILDS), config):
+        wait_until(version.exists)
+    assert engine.identity == "sentinel silo 0.9.1"
+    with runner(engine.exchange, bench.program("#!/bin/sh\nexit 1\n"), config):
+        wait_until(lambda: not version.exists())
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_written_when_there_is_room(bench: Bench) -> None:
+    """Else an empty report takes its place, nobody runs again, and the importer waits for an hour."""
+    engine, inputs, built = sentinel(bench), bench.inputs(), []
+    half = engine.exchange / "silo_done.tmp"
+    half.symlink_to("/dev/full")
+
+    def build() -> None:
+        built.append(engine.build(inputs, bench.staging, timeout_seconds=SECONDS))
+
+    with runner(engine.exchange, bench.program(BUILDS), inputs.config):
+        thread = threading.Thread(target=build)
+        thread.start()
+        wait_until(lambda: "built" in tail(engine.exchange / "silo.log"))
+        time.sleep(0.3)  # several tries of the runner's
+        assert (engine.exchange / "run_silo").exists()
+        assert not (engine.exchange / "silo_done").exists()
+        half.unlink()
+        thread.join(SECONDS)
+
+    assert len(built) == 1
+
+
+@pytest.mark.silo_case(17)
+def test_an_importer_that_is_told_to_end_takes_its_order_back(bench: Bench) -> None:
+    """Else SILO goes on for an hour for nobody, and its index appears behind the successor's back."""
+    engine, inputs, stop = sentinel(bench), bench.inputs(), threading.Event()
+    grandchild = bench.folder / "grandchild"
+
+    def when_it_runs() -> None:
+        wait_until(lambda: grandchild.exists() and grandchild.read_text() != "")
+        stop.set()
+
+    with runner(engine.exchange, bench.program(HANGS), inputs.config):
+        thread = threading.Thread(target=when_it_runs)
+        thread.start()
+        with pytest.raises(Stopped, match="told to end"):
+            engine.build(inputs, bench.staging, timeout_seconds=SECONDS, stop=stop)
+        thread.join()
+        wait_until(lambda: not alive(int(grandchild.read_text())))
+
+    assert not (engine.exchange / "run_silo").exists()

@@ -12,7 +12,7 @@ import yaml
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.settings import Settings
-from ingest_platform.silo.defs import BACKEND, INDEX, LINEAGES, RECORDS, SNAPSHOT, definitions
+from ingest_platform.silo.defs import BACKEND, CHECKS, INDEX, LINEAGES, RECORDS, SNAPSHOT, definitions
 from ingest_platform.silo.engines.rhydb_rows import rows_in
 from ingest_platform.silo.read import live
 from ingest_platform.silo.served import indexes
@@ -274,6 +274,43 @@ def test_a_backend_that_is_away_fails_the_tick_and_holds_up_no_other(farm: Farm)
         farm.tick()
 
 
+def test_one_output_that_cannot_be_looked_at_holds_up_no_other(farm: Farm) -> None:
+    """Else one broken folder stops the imports of all organisms, for as long as nobody looks."""
+    farm.configure("ebola")
+    farm.backend.release(answer([record(0)]))
+    farm.run("ebola")
+    [index] = indexes(farm.output("ebola"))
+    index.path.rename(farm.home / "elsewhere")
+    index.path.symlink_to(index.path)
+    # And the note of its last try cannot be read, either.
+    note = farm.home / "silo" / ".unserved-ebola"
+    note.parent.mkdir(exist_ok=True)
+    note.symlink_to(note)
+    farm.configure("ebola", "mpox")
+
+    asked = requests(farm)
+
+    assert [run.partition_key for run in asked] == ["mpox"]
+    with pytest.raises(dg.Failure, match="unserved-ebola"):
+        farm.tick()
+
+
+def test_a_run_may_last_as_long_as_its_organisms_time_outs_allow(farm: Farm) -> None:
+    """Else Dagster ends a download that its settings allow, at the third hour, again and again."""
+    farm.configure("ebola", timeouts={"total_seconds": 20000})
+    farm.backend.release(answer([record(0)]))
+
+    [due] = requests(farm)
+    farm.run("ebola")
+    [index] = indexes(farm.output("ebola"))
+    index.path.rename(farm.home / "elsewhere")
+    [serving] = requests(farm)
+
+    longest = str(20000 + 3600 + 3600)
+    assert [run.tags["dagster/max_runtime"] for run in (due, serving)] == [longest, longest]
+    assert farm.defs.resolve_job_def("import_silo").tags["dagster/max_runtime"] == "10800"
+
+
 def test_without_organisms_the_sensor_rests(farm: Farm) -> None:
     """Who only wants weather must not see a failing sensor."""
     farm.parts["settings"] = Settings.from_environment({"INGEST_HOME": str(farm.home)})
@@ -296,7 +333,7 @@ def test_the_checks_pass_on_a_sound_index_and_say_what_is_wrong_with_another(far
     broken = farm.checks()
 
     assert {name for name, (passed, _) in sound.items() if not passed} == set()
-    assert len(sound) == 8
+    assert set(sound) == set(CHECKS)
     assert {name for name, (passed, _) in broken.items() if not passed} == {"index_served"}
     assert "ebola" in broken["index_served"][1]
 

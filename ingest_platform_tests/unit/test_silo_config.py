@@ -85,6 +85,47 @@ def test_a_wrong_file_is_refused_with_its_reason(text: str, words: str, tmp_path
         load_organisms(written(tmp_path, text))
 
 
+SENTINELS = """
+organisms:
+  - {id: a, backend_url: "http://h/a", output: /x/a, engine: {kind: sentinel, exchange: /x/in}}
+  - {id: b, backend_url: "http://h/b", output: /x/b, engine: {kind: sentinel, exchange: /x/y/../in}}
+  - {id: c, backend_url: "http://h/c", output: /x/a/../b, engine: {kind: sentinel, exchange: /x/in3}}
+"""
+
+
+def test_no_two_organisms_share_a_folder_however_it_is_written(tmp_path: Path) -> None:
+    """Else one prunes the other's indexes, or SILO builds one's records under the other's name."""
+    with pytest.raises(BadOrganismFile) as refused:
+        load_organisms(written(tmp_path, SENTINELS))
+
+    told = str(refused.value)
+    assert "organisms.yaml:4: organisms[1].engine.exchange: /x/y/../in is already a's" in told
+    assert "organisms.yaml:5: organisms[2].output: /x/a/../b is already b's" in told
+
+
+@pytest.mark.parametrize("key", ["backend_url", "lineage_definitions.pango.1", "hierarchical_filters.host"])
+def test_a_password_in_an_address_is_refused_and_not_shown(key: str, tmp_path: Path) -> None:
+    """Else it stands in every error, in the ledger, and on the status page."""
+    text = ONE + "    hierarchical_filters: {host: http://taxonomy:5000/}\n"
+    before = {"backend_url": "http://host:8079", "lineage_definitions.pango.1": '"http://host/1'}
+    place = before.get(key, "http://taxonomy")
+    secret = place.replace("http://", "http://user:hunter2@")
+
+    with pytest.raises(BadOrganismFile, match="user:password@, and addresses are shown") as refused:
+        load_organisms(written(tmp_path, text.replace(place, secret)))
+    assert key.partition(".")[0] in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    # As some hosts of definitions write a file's version.
+    at = ONE.replace("http://host/1.yaml", "https://cdn/npm/pango@1.2/1.yaml?token=1")
+    assert "@" in load_organisms(written(tmp_path, at))[0].lineage_definitions["pango"][1]
+
+
+def test_an_address_that_goes_on_has_no_query(tmp_path: Path) -> None:
+    """Else /get-released-data becomes part of a token."""
+    with pytest.raises(BadOrganismFile, match=r"backend_url: .* so it has no \? or #"):
+        load_organisms(written(tmp_path, ONE.replace("ebola//", "ebola?token=1")))
+
+
 def test_only_the_named_organisms_are_taken_and_a_typo_is_told(tmp_path: Path) -> None:
     """Else `ebol` imports nothing and says nothing."""
     path = written(tmp_path, ONE)
@@ -158,6 +199,7 @@ def test_a_binary_beside_the_importer_is_run_by_it() -> None:
     [
         ({"BACKEND_BASE_URL": ""}, "BACKEND_BASE_URL: expected"),
         ({"BACKEND_BASE_URL": "host/ebola"}, "BACKEND_BASE_URL: "),
+        ({"BACKEND_BASE_URL": "http://me:hunter2@host"}, "^((?!hunter2).)*BACKEND_BASE_URL: has user:pass"),
         ({"LINEAGE_DEFINITIONS": "{"}, "LINEAGE_DEFINITIONS: not JSON"),
         ({"LINEAGE_DEFINITIONS": "[1]"}, "LINEAGE_DEFINITIONS: expected a JSON object"),
         ({"LINEAGE_DEFINITIONS": '{"one": "http://host/1.yaml"}'}, "LINEAGE_DEFINITIONS"),

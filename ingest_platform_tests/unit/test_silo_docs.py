@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from ingest_platform.silo.config import ENVIRONMENT, load_organisms
+from ingest_platform.silo.config import ENVIRONMENT, load_organisms, organism_from_environment
 from ingest_platform.silo.defs import CHECKS
 from ingest_platform.silo.model import EngineSettings, Organism, Timeouts
 from ingest_platform.silo.reference import PAGE, with_tables
@@ -71,6 +71,18 @@ def test_the_image_does_not_run_as_root() -> None:
     assert re.search(r"^USER [1-9]\d*", stages["silo-import"], re.MULTILINE)
     assert "FROM silo-import AS loculus-silo" in DOCKERFILE
     assert "USER" not in stages["loculus-silo"]
+
+
+def test_the_image_with_silo_runs_it_itself() -> None:
+    """A plain `docker run` would wait for an hour for another container that nobody started."""
+    (stage,) = re.findall(r"^FROM silo-import AS loculus-silo\n(.*)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    [binary] = re.findall(r"^ENV PATH_TO_SILO_BINARY=(\S+)$", stage, re.MULTILINE)
+
+    assert f"COPY --from=silo-program {binary} {binary}\n" in stage
+    environ = {"BACKEND_BASE_URL": "http://host/x", "PATH_TO_SILO_BINARY": binary}
+    assert organism_from_environment(environ).engine.kind == "cli"
+    environ["PATH_TO_SILO_BINARY"] = ""
+    assert organism_from_environment(environ).engine.kind == "sentinel"
 
 
 def test_the_workflow_builds_the_target_that_the_dockerfile_has() -> None:

@@ -83,11 +83,22 @@ def test_a_version_is_a_whole_number_however_it_is_written(given: object, versio
     assert pipeline_version({"pipelineVersion": given}) == version
 
 
-@pytest.mark.parametrize("given", ["one", "1.0", 1.0, True, -1, "-1", [1], {}, "१"])
+@pytest.mark.parametrize("given", ["one", "1.0", 1.0, True, -1, "-1", [1], {}, "१", "1" * 5000])
 def test_anything_else_is_no_version(given: object) -> None:
-    """Else `true` is version 1, and its lineage file is taken."""
+    """Else `true` is version 1; and Python reads no number of 5,000 digits: that stopped all organisms."""
     with pytest.raises(Unfit, match="pipelineVersion"):
         pipeline_version({"pipelineVersion": given})
+
+
+def test_a_value_that_can_be_read_and_not_written_is_refused() -> None:
+    """Else one nested value of one record is an error that nobody foresaw."""
+    deep = b"[" * 400 + b"]" * 400
+    with pytest.raises(Unfit, match="cannot be written"):
+        dump(flatten(parse(line(record(1)).replace(b'"A.1"', deep))))
+    with pytest.raises(Unfit, match="too deep"):
+        pipeline_version(
+            parse(line(record(1)).replace(b'"pipelineVersion":1', b'"pipelineVersion":' + deep))["metadata"]
+        )
 
 
 @pytest.mark.parametrize("given", [None, "", 7])

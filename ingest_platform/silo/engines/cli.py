@@ -1,6 +1,7 @@
 """Any silo or rhydb binary that has a `preprocessing` command, as a child process."""
 
 import hashlib
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from ingest_platform.errors import PermanentError
 from ingest_platform.silo.engines.contract import Built, the_index
 from ingest_platform.silo.engines.process import run, scrubbed
 from ingest_platform.silo.inputs import Inputs
+from ingest_platform.silo.stopping import NEVER
 
 # Each program refuses unknown names under its own prefix only, and older ones have other options.
 CONFIG_VARIABLES = ("SILO_PREPROCESSING_CONFIG", "RHYDB_PREPROCESSING_CONFIG")
@@ -34,7 +36,9 @@ class CliEngine:
                 " engine.binary."
             ) from error
 
-    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:
+    def build(
+        self, inputs: Inputs, staging: Path, *, timeout_seconds: float, stop: threading.Event = NEVER
+    ) -> Built:
         """As the contract says; `inputs` must have been laid out for `staging`."""
         began = time.monotonic()
         log_tail = run(
@@ -43,5 +47,6 @@ class CliEngine:
             folder=inputs.folder,
             log=inputs.folder / "engine.log",
             timeout_seconds=timeout_seconds,
+            stop=stop,
         )
         return Built(the_index(staging, log_tail), log_tail, time.monotonic() - began)

@@ -1,11 +1,12 @@
 """What every engine promises: a folder of inputs becomes one finished index, or an error with the log's end.
 
 EngineError (TransientError)
-├── EngineRefused    exit 1: it read the inputs and does not take them; also Damaged: burns an attempt
+├── EngineRefused    exit 1: it read the inputs and does not take them; also Damaged
 ├── EngineFailed     any other exit, a signal, or success without a finished index
 └── EngineTimedOut   killed, with every process that it had started
 """
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from typing import Protocol
 from ingest_platform.errors import Damaged, TransientError
 from ingest_platform.silo.inputs import Inputs
 from ingest_platform.silo.served import Index, index_at
+from ingest_platform.silo.stopping import NEVER
 
 LOG_TAIL_BYTES = 4000  # the engine's last 30 lines
 
@@ -33,8 +35,11 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Name and version: another engine means another index of the same records."""
 
-    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:
-        """Build into the empty folder `staging`. EngineError; then nothing in `staging` is to be used.
+    def build(
+        self, inputs: Inputs, staging: Path, *, timeout_seconds: float, stop: threading.Event = NEVER
+    ) -> Built:
+        """Build into the empty folder `staging`. EngineError, or Stopped soon after `stop` is set; then
+        nothing in `staging` is to be used.
 
         When it returns or raises, no process of the build is left.
         """

@@ -7,12 +7,14 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ingest_platform.silo.engines.contract import EngineFailed, EngineRefused, EngineTimedOut, tail
+from ingest_platform.silo.stopping import LOOK_SECONDS, NEVER, raise_if_stopped
 
 # SILO ends at once if an unknown variable begins with SILO_ or RHYDB_, so a child gets only what it needs.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
@@ -30,13 +32,21 @@ def scrubbed(environ: Mapping[str, str], **more: str) -> dict[str, str]:
 
 
 def run(
-    command: Sequence[str], *, environment: Mapping[str, str], folder: Path, log: Path, timeout_seconds: float
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    timeout_seconds: float,
+    stop: threading.Event = NEVER,
 ) -> str:
     """Run to the end, with its output in `log`, and return the log's tail.
 
-    EngineRefused, EngineFailed, EngineTimedOut. Whichever way this returns, also by an interrupt, the
-    whole process group is dead: nothing is written later. An importer that is killed takes the group along.
+    EngineRefused, EngineFailed, EngineTimedOut; Stopped soon after `stop` is set. Whichever way
+    this returns, also by an interrupt, the whole process group is dead: nothing is written later. An
+    importer that is killed takes the group along.
     """
+    raise_if_stopped(stop, command[0])
     try:
         with log.open("wb") as output, _group() as group:
             process = subprocess.Popen(  # noqa: S603 - the command is configuration
@@ -48,11 +58,12 @@ def run(
                 stderr=subprocess.STDOUT,
                 process_group=group,
             )
-            ended = _ended(process.pid, timeout_seconds)
+            ended = _ended(process.pid, timeout_seconds, stop)
     except OSError as error:
         raise EngineFailed(f"{command[0]}: cannot be started: {error}.", "") from error
     code = process.wait()
     if not ended:
+        raise_if_stopped(stop, f"{command[0]}, killed")
         raise EngineTimedOut(f"{command[0]}: not done after {timeout_seconds:g} s, killed.", tail(log))
     _raise_if_failed(command[0], code, tail(log))
     return tail(log)
@@ -74,13 +85,17 @@ def _group() -> Iterator[int]:
             watcher.wait()
 
 
-def _ended(pid: int, timeout_seconds: float) -> bool:
-    """True when the process ends within the time; it is not reaped."""
+def _ended(pid: int, timeout_seconds: float, stop: threading.Event) -> bool:
+    """True when the process ends within the time and before `stop` is set; it is not reaped."""
+    deadline = time.monotonic() + timeout_seconds
     descriptor = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(timeout_seconds * 1000))
+        while not poll.poll(1000 * max(0.0, min(LOOK_SECONDS, deadline - time.monotonic()))):
+            if stop.is_set() or time.monotonic() >= deadline:
+                return False
+        return True
     finally:
         os.close(descriptor)
 

@@ -6,6 +6,7 @@ wheel knows no lineage indexes: such a column is an indexed string there.
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ingest_platform.silo.database import BadDatabaseConfig, Column, Database
 from ingest_platform.silo.engines.contract import Built, the_index
 from ingest_platform.silo.engines.process import run, scrubbed
 from ingest_platform.silo.inputs import Inputs
+from ingest_platform.silo.stopping import NEVER
 
 TABLE = "default"  # the table that SILO's API serves
 CHILD = "ingest_platform.silo.engines.rhydb_child"
@@ -37,7 +39,9 @@ class RhydbEngine:
         except PackageNotFoundError:
             return "rhydb, not installed"
 
-    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:
+    def build(
+        self, inputs: Inputs, staging: Path, *, timeout_seconds: float, stop: threading.Event = NEVER
+    ) -> Built:
         """As the contract says. The child counts its rows against `inputs.rows` before it saves."""
         began = time.monotonic()
         request, output = staging / "request.json", staging / "output"
@@ -54,6 +58,7 @@ class RhydbEngine:
             folder=staging,
             log=staging / "engine.log",
             timeout_seconds=timeout_seconds,
+            stop=stop,
         )
         return Built(the_index(output, log_tail), log_tail, time.monotonic() - began)
 

@@ -4,8 +4,10 @@ The runner (deploy/silo/watcher.sh, or the one that Loculus ships) reads the inp
 writes the index straight into the output folder, so what it leaves there half-done is removed here.
 """
 
+import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ingest_platform.errors import StoreUnavailable
+from ingest_platform.silo.database import DATABASE_CONFIG, REFERENCE_GENOMES
 from ingest_platform.silo.engines.contract import (
     Built,
     EngineError,
@@ -23,8 +26,13 @@ from ingest_platform.silo.engines.contract import (
 )
 from ingest_platform.silo.inputs import Inputs
 from ingest_platform.silo.served import Index, indexes
+from ingest_platform.silo.stopping import NEVER, Stopped, raise_if_stopped
 
 ASK, DONE, LOG = "run_silo", "silo_done", "silo.log"
+# What our watcher writes at its start: the program's own words. Other runners write none.
+VERSION = "silo_version"
+# SILO's own files, as far as they are mounted into the runner's input folder.
+OWN_FILES = ("preprocessing_config.yaml", DATABASE_CONFIG, REFERENCE_GENOMES)
 POLL_SECONDS = 1.0
 # Our watcher kills the engine at the time-out and says so; it may look a second late and need 5 s to kill.
 GRACE_SECONDS = 10.0
@@ -42,11 +50,29 @@ class SentinelEngine:
 
     @property
     def identity(self) -> str:
-        return "sentinel"
+        """With all that the exchange folder tells of program and configuration: another one is another index.
 
-    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:  # noqa: ARG002
+        StoreUnavailable if the folder cannot be read.
+        """
+        version = (_read(self.exchange / VERSION) or b"").decode(errors="replace").strip()
+        own = {name: content for name in OWN_FILES if (content := _read(self.exchange / name)) is not None}
+        told = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in own.items()]
+        config = hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+        return " ".join(
+            ["sentinel", *([version] if version else []), *([f"config {config}"] if told else [])]
+        )
+
+    def build(
+        self,
+        inputs: Inputs,
+        staging: Path,  # noqa: ARG002
+        *,
+        timeout_seconds: float,
+        stop: threading.Event = NEVER,
+    ) -> Built:
         """As the contract says, but for two things: the index lies in `output` already, and only a runner
-        that heeds timeout_seconds is dead after a time-out. What an older run left is cleared first.
+        that heeds timeout_seconds, and a withdrawn run_silo, is dead after a failure. What an older
+        run left is cleared first.
         """
         began = self.clock()
         before = _numbers(self.output)
@@ -54,10 +80,10 @@ class SentinelEngine:
             self._clear()
             self._place(inputs)
             run_id = self._ask(timeout_seconds)
-            self._await(run_id, began + timeout_seconds + GRACE_SECONDS)
+            self._await(run_id, began + timeout_seconds + GRACE_SECONDS, stop)
             log_tail = tail(self.exchange / LOG)
             return Built(self._new_index(before, log_tail), log_tail, self.clock() - began)
-        except EngineError:
+        except (EngineError, Stopped):
             self._remove_new(before)
             raise
         except OSError as error:
@@ -95,12 +121,13 @@ class SentinelEngine:
         half.rename(self.exchange / ASK)
         return run_id
 
-    def _await(self, run_id: str, deadline: float) -> None:
+    def _await(self, run_id: str, deadline: float, stop: threading.Event) -> None:
         """Return when the runner reports success for `run_id`; wait on a foreign or half-written report."""
         while True:
             report = _report(self.exchange / DONE)
             if report.get("run_id") == run_id and "status" in report:
                 return self._heed(run_id, report)
+            raise_if_stopped(stop, f"run {run_id}")
             if self.clock() > deadline:
                 raise EngineTimedOut(f"run {run_id}: the runner has not reported.", tail(self.exchange / LOG))
             self.sleep(POLL_SECONDS)
@@ -139,6 +166,19 @@ class SentinelEngine:
         """What a failed run has left, finished or not; older folders are not ours to judge."""
         for path in _numbers(self.output) - before:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path) -> bytes | None:
+    """None: there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path}: cannot be read, so nobody knows whether the index is still right: {error}. The"
+            " published one stays. Let the importer read the runner's folder."
+        ) from error
 
 
 def _numbers(output: Path) -> frozenset[Path]:
