@@ -8,7 +8,7 @@ IngestError
 │   ├── StoreUnavailable      our own store did not take or give bytes
 │   ├── LostLease             another worker holds the partition
 │   ├── Stale                 a newer version was published, or the object's row is gone
-│   └── Damaged               404, wrong length, bad framing: burns one of the object's attempts
+│   └── Damaged               404, wrong length, bad framing: a file burns an attempt, a release waits
 └── PermanentError            quarantined at once; only a person or a new version helps
 
 Every message names the object, what was expected and found, what is still safe, and the remedy.

@@ -3,6 +3,7 @@
 States are reached through the real functions; only the engine is a stand-in, unless a test asks for another.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from ingest_platform.silo.model import Organism, Timeouts
 from ingest_platform.silo.rails import Rails
 from ingest_platform.silo.read import SOURCE, Live, live
 from ingest_platform.silo.served import VERSION_FILE, Index, indexes
+from ingest_platform.silo.stopping import NEVER
 from ingest_platform.storage.store import store_of
 from ingest_platform_tests.silo_world import Loculus, Request, loculus, write_database
 
@@ -47,7 +49,9 @@ class ScriptedEngine:
     def identity(self) -> str:
         return f"scripted {self.version}"
 
-    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:
+    def build(
+        self, inputs: Inputs, staging: Path, *, timeout_seconds: float, stop: threading.Event = NEVER
+    ) -> Built:
         self.builds.append({path.name: path.read_bytes() for path in inputs.folder.iterdir()})
         if self.failures:
             raise self.failures.pop(0)
@@ -57,6 +61,20 @@ class ScriptedEngine:
         (folder / "default.silo").write_text(f"{inputs.rows} rows")
         (folder / VERSION_FILE).write_text(f"timestamp: {number}\nserializationVersion: 7\n")
         return Built(the_index(staging, ""), f"{inputs.rows} rows\n", 0.001)
+
+
+@dataclass
+class Runner(ScriptedEngine):
+    """An engine in another container: it writes straight into the output folder."""
+
+    output: Path = Path()
+
+    def build(
+        self, inputs: Inputs, staging: Path, *, timeout_seconds: float, stop: threading.Event = NEVER
+    ) -> Built:
+        built = super().build(inputs, staging, timeout_seconds=timeout_seconds, stop=stop)
+        path = built.index.path.rename(self.output / built.index.path.name)
+        return replace(built, index=replace(built.index, path=path))
 
 
 @dataclass

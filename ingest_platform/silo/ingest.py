@@ -11,22 +11,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from ingest_platform.catalog.lease import hand_back, kept_alive
-from ingest_platform.catalog.model import Artifact, Claim, Failed, Outcome, Postponed, Published, SourceObject
-from ingest_platform.errors import (
-    Damaged,
-    IngestError,
-    LostLease,
-    PermanentError,
-    StoreUnavailable,
-    TransientError,
-)
+from ingest_platform.catalog.lease import LEDGER_AWAY, hand_back, kept_alive
+from ingest_platform.catalog.model import Artifact, Claim, Published, SourceObject
+from ingest_platform.errors import Damaged, IngestError, LostLease, PermanentError, StoreUnavailable
 from ingest_platform.silo import tally
+from ingest_platform.silo.blame import NOT_THE_RELEASES_FAULT, RowsLost, outcomes_of
 from ingest_platform.silo.database import Database, database_of
 from ingest_platform.silo.engines.contract import Built, Engine, EngineError
 from ingest_platform.silo.inputs import index_hash, lay_out
@@ -35,8 +28,20 @@ from ingest_platform.silo.model import Organism
 from ingest_platform.silo.rails import Rails
 from ingest_platform.silo.read import SOURCE, Live, live
 from ingest_platform.silo.release import Release, obtain
-from ingest_platform.silo.serve import STAGING, collect, is_served, put_index, serve, take_back
-from ingest_platform.silo.served import number
+from ingest_platform.silo.serve import (
+    RESTORE_AGAIN,
+    STAGING,
+    collect,
+    discard,
+    fetch_above,
+    held_off,
+    put_index,
+    serve,
+    standing,
+    take_back,
+)
+from ingest_platform.silo.served import Index, number
+from ingest_platform.silo.stopping import unless_stopped
 from ingest_platform.silo.taxonomy import hierarchies, layout_of
 from ingest_platform.storage.scratch import scratch_folder
 
@@ -44,14 +49,8 @@ from ingest_platform.storage.scratch import scratch_folder
 LEASE = timedelta(seconds=90)
 # Besides the deadlines of download and engine: others' downloads and builds that this one waits for.
 LONGEST_WAIT = timedelta(hours=2)
-# The disk, the memory and the ledger are ours: a release is not to blame for them.
-NOT_THE_RELEASES_FAULT = (OSError, MemoryError, SQLAlchemyError)
 
 What = Literal["imported", "unchanged", "nothing due", "failed"]
-
-
-class RowsLost(PermanentError):
-    """A release has so many records fewer that a person must say that it is meant."""
 
 
 @dataclass(slots=True)
@@ -93,17 +92,26 @@ def import_organism(rails: Rails, organism: Organism, *, owner: str, accept_row_
 
 
 def needs_serving(rails: Rails, organism: Organism) -> bool:
-    """Whether the index that the ledger names is missing from the output folder: a cheap look."""
+    """Whether an import has an index to restore in the output folder, though nothing is due: a cheap look.
+
+    Not for some minutes after a try that failed. StoreUnavailable: the folder cannot be looked at.
+    """
     index = live(rails.catalog, organism.id)
-    return index is not None and not is_served(index, organism)
+    return index is not None and not held_off(rails, organism) and standing(index, organism) == "missing"
 
 
 def _serve_published(rails: Rails, organism: Organism, report: Report) -> None:
     """What an importer that died behind its commit has left undone."""
     index = live(rails.catalog, organism.id)
-    if index is not None and not is_served(index, organism):
-        serve(rails, organism, index)
-        report.warnings.append(f"index {index.index_timestamp} was missing from {organism.output}: restored")
+    if index is None or standing(index, organism) != "missing":
+        return
+    if held_off(rails, organism):
+        raise StoreUnavailable(
+            f"{organism.output}: index {index.index_timestamp} is missing, and could not be restored a moment"
+            f" ago. It is tried again {RESTORE_AGAIN.seconds // 60} minutes after that."
+        )
+    report.warnings += serve(rails, organism, index)
+    report.warnings.append(f"index {index.index_timestamp} was missing from {organism.output}: restored")
 
 
 def _require_store(rails: Rails) -> None:
@@ -162,23 +170,34 @@ class _Import:
     def _give_back(self, error: BaseException) -> None:
         if isinstance(error, EngineError):
             self.report.log_tail = error.log_tail
-        outcomes = _blame(self.item, error)
+        if isinstance(error, Damaged):
+            self._doubt_what_is_kept()
+        outcomes = outcomes_of(self.item, error)
         moved = tally.handed_back(self.organism.id, error, outcomes, self._cost())
         hand_back(self.rails.catalog, self.claim, outcomes, counters=moved)
 
     def _cost(self, engine_seconds: float = 0.0) -> tally.Cost:
         return tally.Cost(time.monotonic() - self.started, engine_seconds, self.loaded_bytes)
 
+    def _doubt_what_is_kept(self) -> None:
+        """A backend may have mended what it sends under the same ETag: looked at as often as a refresh is."""
+        age = timedelta(seconds=self.organism.hard_refresh_seconds)
+        self.rails.keeper(self.organism).drop_older(than=self.rails.clock() - age)
+
     def _import(self) -> None:
         before = live(self.rails.catalog, self.organism.id)
         self.report.warnings += collect(self.rails, self.claim)
         with scratch_folder(self.rails.scratch) as scratch:
             plan = self._plan(scratch.folder, before)
-            if before is not None and before.index_hash == plan.index_hash:
-                self._settle(self._moved(plan, before), before.snapshot, "unchanged")
+            same = before if before is not None and before.index_hash == plan.index_hash else None
+            if same is not None and standing(same, self.organism) != "hidden":
+                self._settle(self._moved(plan, same), same.snapshot, "unchanged")
                 self._serve(None)
-            else:
-                with scratch_folder(self.organism.output / STAGING) as staging:
+                return
+            with scratch_folder(self.organism.output / STAGING) as staging:
+                if same is not None:
+                    self._bring_forward(plan, same, staging.folder)
+                else:
                     self._build(plan, before, scratch.folder, staging.folder)
 
     def _plan(self, scratch: Path, before: Live | None) -> _Plan:
@@ -188,21 +207,10 @@ class _Import:
         layout = layout_of(organism, database)
         engine = rails.engine(organism)
         with rails.downloads:
-            release = obtain(
-                rails.backend(organism),
-                rails.keeper(organism),
-                self.item,
-                self.claim.token,
-                scratch / "records.zst",
-                layout,
-                rails.at,
-            )
+            release = obtain(rails, organism, self.item, self.claim.token, scratch / "records.zst", layout)
         self.report.downloaded = release.downloaded
         self.loaded_bytes = release.released.body_bytes if release.downloaded else 0
-        lineages = (
-            *definitions(organism, release.released.pipeline_versions, rails.pool),
-            *hierarchies(organism, release.released.lineages, rails.pool),
-        )
+        lineages = unless_stopped(rails.stop, partial(_lineages, rails, organism, release), what=organism.id)
         unknown = require_known(organism, database, lineages, release.released.lineages)
         dropped = self._check_rows(release.released.rows, before)
         made_of = index_hash(release.released.content_hash, lineages, database, engine.identity)
@@ -236,22 +244,51 @@ class _Import:
         )
         rails.at("before engine")
         with rails.builds:
-            built = plan.engine.build(inputs, output, timeout_seconds=organism.engine.timeout_seconds)
+            limit = organism.engine.timeout_seconds
+            built = plan.engine.build(inputs, output, timeout_seconds=limit, stop=rails.stop)
         rails.at("after engine")
+        # A name that was never used, and tells how old it is: `collect` deletes older ones only.
+        snapshot = f"{self.claim.token}-{plan.index_hash[:16]}"
+        sent = False
         try:
             above = before.index_timestamp if before else 0
             built = replace(built, index=number(built.index, organism.output, above=above))
-            # A name that was never used, and tells how old it is: `collect` deletes older ones only.
-            snapshot = f"{self.claim.token}-{plan.index_hash[:16]}"
             put_index(rails, self.claim, snapshot, built.index, plan.release.body, _about(plan))
             rails.at("after store")
             _require_store(rails)
+            sent = True
             self._settle(self._made(plan, built, snapshot), snapshot, "imported")
         except BaseException:
-            take_back(built.index, organism)
+            self._undo(built.index, snapshot, sent=sent)
             raise
         self.report.engine_seconds, self.report.log_tail = built.seconds, built.log_tail
-        self._serve(built)
+        self._serve(built.index)
+
+    def _undo(self, index: Index, snapshot: str, *, sent: bool) -> None:
+        """What no ledger can name goes. Of a commit that was sent, it alone knows whether it landed."""
+        if not sent:
+            self.report.warnings += discard(self.rails, self.claim, snapshot)
+        elif self._may_be_named(index):
+            return
+        take_back(index, self.organism)
+
+    def _may_be_named(self, index: Index) -> bool:
+        try:
+            named = live(self.rails.catalog, self.organism.id)
+        except LEDGER_AWAY:
+            return True
+        return named is not None and named.index_timestamp == index.timestamp
+
+    def _bring_forward(self, plan: _Plan, before: Live, staging: Path) -> None:
+        """The same index under a number that the API takes: it goes on with another than the ledger names."""
+        index = fetch_above(self.rails, self.organism, before, staging)
+        told = f"{self.organism.output}: {before.index_timestamp} was not served, it is {index.timestamp} now"
+        self.report.warnings.append(told)
+        moved = replace(
+            self._moved(plan, before), index_timestamp=index.timestamp, index_bytes=index.size_bytes
+        )
+        self._settle(moved, before.snapshot, "unchanged")
+        self._serve(index)
 
     def _made(self, plan: _Plan, built: Built, snapshot: str) -> Live:
         now = self.rails.clock()
@@ -301,32 +338,22 @@ class _Import:
         self.rails.keeper(self.organism).drop()
         self.rails.catalog.trim(SOURCE, self.organism.id)
 
-    def _serve(self, built: Built | None) -> None:
+    def _serve(self, built: Index | None) -> None:
         """The commit stands whatever happens here; the next import or tick serves what is missing."""
         index = live(self.rails.catalog, self.organism.id)
         if index is None:
             return
         try:
-            serve(self.rails, self.organism, index, built.index if built else None)
-        except (IngestError, OSError) as error:
+            self.report.warnings += serve(self.rails, self.organism, index, built)
+        except IngestError as error:
             self.report.error = error
 
 
-def _blame(item: SourceObject, error: BaseException) -> list[Outcome]:
-    """What a failure means for the version: its own fault, or nobody's. Unforeseen: an attempt is used."""
-    told = f"{type(error).__name__}: {error}"
-    match error:
-        case RowsLost():
-            return [Failed(item, told, permanent=True)]
-        case Damaged():
-            return [Failed(item, told)]
-        case TransientError(retry_after=wish):
-            return [Postponed(item, told, timedelta(seconds=wish) if wish else None)]
-        case IngestError():
-            # Our configuration: as soon as it is corrected, the same version is imported.
-            return [Postponed(item, told)]
-    blameless = isinstance(error, NOT_THE_RELEASES_FAULT) or not isinstance(error, Exception)
-    return [Postponed(item, told)] if blameless else []
+def _lineages(rails: Rails, organism: Organism, release: Release) -> tuple[LineageFile, ...]:
+    return (
+        *definitions(organism, release.released.pipeline_versions, rails.pool),
+        *hierarchies(organism, release.released.lineages, rails.pool),
+    )
 
 
 def _told(lineages: tuple[LineageFile, ...]) -> tuple[Mapping[str, Any], ...]:

@@ -5,9 +5,11 @@ A folder of its own on this machine; what is lost of it is downloaded again.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ingest_platform.errors import StoreUnavailable
@@ -24,7 +26,11 @@ class Kept:
     etag: str  # the server's, with these very bytes
     announced: str | None  # x-total-records as it came
     content_hash: str
-    file: str
+    loaded_at: float  # seconds since 1970
+
+    @property
+    def file(self) -> str:
+        return f"{self.content_hash}.ndjson.zst"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +61,24 @@ class Keeper:
         finally:
             path.unlink(missing_ok=True)
 
-    def keep(self, arrived: Path, order: str, etag: str, announced: str | None, content_hash: str) -> Kept:
-        """From now on this body, and no other. A body is whole before anything names it."""
-        kept = Kept(order, etag, announced, content_hash, f"{content_hash}.ndjson.zst")
+    def keep(self, arrived: Path, kept: Kept) -> Kept:
+        """From now on this body, and no other. A body is whole, and on the disk, before anything names it."""
         with self._room():
-            arrived.replace(self.folder / kept.file)
+            _to_disk(arrived)
+            arrived.replace(self.path(kept))
             half = self.folder / f"{POINTER}.tmp"
             half.write_text(json.dumps(asdict(kept)))
+            _to_disk(half)
             half.replace(self.folder / POINTER)
             self._remove_all_but(POINTER, kept.file)
         return kept
+
+    def drop_older(self, *, than: datetime) -> None:
+        """Nothing is kept any more of what was loaded before."""
+        with suppress(OSError):
+            kept = self.find()
+            if kept is not None and kept.loaded_at <= than.timestamp():
+                self.drop()
 
     def drop(self) -> None:
         """Nothing is kept any more; what cannot be removed is harmless."""
@@ -86,3 +100,9 @@ class Keeper:
                 f"{self.folder}: a downloaded body cannot be kept: {error}. The published index stays. Make"
                 " room there."
             ) from error
+
+
+def _to_disk(file: Path) -> None:
+    """After a power cut the rename may be there and the bytes may not: they go first."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

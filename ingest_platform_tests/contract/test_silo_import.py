@@ -6,10 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from ingest_platform.errors import Damaged, SourceUnavailable
+from ingest_platform.silo.blame import RowsLost
 from ingest_platform.silo.engines.contract import EngineFailed, EngineRefused, EngineTimedOut
-from ingest_platform.silo.ingest import RowsLost, needs_serving
+from ingest_platform.silo.ingest import needs_serving
 from ingest_platform_tests.silo_station import Station, new_station
 from ingest_platform_tests.silo_world import TWELVE, Answer, Case, answer, case, cases, record
 
@@ -127,40 +129,55 @@ def test_what_is_refused_leaves_index_etag_and_folders_as_they_were(damaged: Cas
 
 
 @pytest.mark.silo_case(7)
-def test_a_wrong_count_is_tried_again_ever_later_and_given_up(imported: Station) -> None:
-    """Else a release that is cut the same way each time is loaded every 30 seconds for ever."""
+def test_a_wrong_count_is_tried_again_ever_later_and_never_given_up(imported: Station) -> None:
+    """Else a count that raced with a submission leaves the genomes out until the next hard refresh: a day."""
+    imported.configure(hard_refresh_seconds=10**6)
     imported.server.always(case("count_too_low").answer)
     imported.poll()
     waits = []
 
-    for _ in range(3):
-        imported.ingest()
+    for _ in range(8):
+        assert isinstance(imported.ingest().error, Damaged)
         (row,) = [row for row in imported.rows if row.etag == '"count_too_low"']
-        waits.append(row.next_attempt_at and row.next_attempt_at - imported.at)
-        imported.at = row.next_attempt_at or imported.at
+        assert row.next_attempt_at is not None
+        waits.append((row.next_attempt_at - imported.at).total_seconds() / 60)
+        imported.at = row.next_attempt_at
+        assert imported.poll().what == "known"
 
-    assert waits == [timedelta(seconds=30), timedelta(seconds=60), None]
-    assert row.state == "quarantined"
+    assert waits == [0.5, 1, 2, 4, 8, 15, 15, 15]
+    assert row.state == "pending"
     assert row.error is not None
     assert "12 records were announced" in row.error
-    assert [imported.poll().what for _ in range(3)] == ["known"] * 3
     assert imported.index.etag == '"e1"'
+    imported.server.always(answer([*TWELVE, record(12)], '"count_too_low"'))
+    imported.advance(minutes=15)
+    assert imported.ingest().what == "imported"
+    assert (imported.index.rows, imported.index.etag) == (13, '"count_too_low"')
 
 
 @pytest.mark.silo_case(7)
-def test_what_was_given_up_is_looked_at_again_by_the_hard_refresh(imported: Station) -> None:
-    """Else a backend that was repaired without a new ETag stays unread until somebody notices."""
-    imported.server.always(case("count_too_low").answer)
+def test_a_release_that_the_engine_refuses_is_loaded_again_after_the_refresh_interval(
+    imported: Station,
+) -> None:
+    """Else a record that the backend has mended under the same ETag is never read."""
+    imported.server.release(answer([*TWELVE, record(12)], '"e2"'))
+    imported.engine.failures = [EngineRefused("a bad record.", "") for _ in range(20)]
     imported.poll()
-    for _ in range(3):
-        imported.ingest()
-        imported.advance(minutes=5)
-    imported.server.always(answer([*TWELVE, record(12)], '"count_too_low"'))
-    imported.advance(hours=1)
+    imported.ingest()
+    imported.server.release(answer([*TWELVE, record(13)], '"e2"'))
 
-    assert imported.poll().what == "hard refresh"
+    loaded = []
+    for _ in range(8):
+        imported.advance(minutes=15)
+        report = imported.ingest()
+        assert report.what == "failed"
+        loaded.append(report.downloaded)
+    imported.engine.failures = []
+    imported.advance(minutes=15)
+
+    assert loaded == [False, False, False, False, True, False, False, False]
     assert imported.ingest().what == "imported"
-    assert (imported.index.rows, imported.index.etag) == (13, '"count_too_low"')
+    assert b"LOC_000013" in zstd.decompress(imported.engine.builds[-1]["data.ndjson.zst"])
 
 
 @pytest.mark.silo_case(8)

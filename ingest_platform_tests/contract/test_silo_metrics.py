@@ -156,7 +156,7 @@ def test_the_next_good_release_takes_the_place_of_one_that_was_given_up(
     ("error", "status", "reason"),
     [
         (EngineFailed("silo: died of signal 9.", ""), "postponed", "engine"),
-        (EngineRefused("silo: does not take the inputs.", ""), "failed", "engine"),
+        (EngineRefused("silo: does not take the inputs.", ""), "postponed", "engine"),
         (OSError(28, "No space left on device"), "postponed", "store"),
     ],
 )

@@ -2,22 +2,20 @@
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ingest_platform.errors import StoreUnavailable
-from ingest_platform.silo.engines.contract import Built
 from ingest_platform.silo.ingest import import_organism, needs_serving
-from ingest_platform.silo.inputs import Inputs
 from ingest_platform.silo.served import indexes
 from ingest_platform.storage.manifest import get_files, manifest_path, missing_files, put_snapshot
 from ingest_platform.storage.store import Store, open_store
 from ingest_platform_tests.contract.ledger_world import CYCLE, SOURCE, World, sighting
 from ingest_platform_tests.contract.test_store import on_s3
 from ingest_platform_tests.services.s3 import S3Server
-from ingest_platform_tests.silo_station import ScriptedEngine, new_station
+from ingest_platform_tests.silo_station import Runner, new_station
 from ingest_platform_tests.silo_world import TWELVE, answer, record
 
 URI = "silo/organism/a1b2"
@@ -100,18 +98,6 @@ def test_an_import_on_postgresql_and_s3_heals_its_folder_from_there(
         assert place.round().what == "imported"
         assert place.served.timestamp == place.index.index_timestamp
         assert place.index.rows == 13
-
-
-@dataclass
-class Runner(ScriptedEngine):
-    """An engine in another container: it writes straight into the output folder."""
-
-    output: Path = Path()
-
-    def build(self, inputs: Inputs, staging: Path, *, timeout_seconds: float) -> Built:
-        built = super().build(inputs, staging, timeout_seconds=timeout_seconds)
-        path = built.index.path.rename(self.output / built.index.path.name)
-        return replace(built, index=replace(built.index, path=path))
 
 
 @pytest.mark.silo_case(16)

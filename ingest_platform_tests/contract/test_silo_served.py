@@ -4,6 +4,7 @@ the engine itself.
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from ingest_platform.errors import StoreUnavailable
 from ingest_platform.silo.engines.rhydb import RhydbEngine
-from ingest_platform.silo.served import GOING, VERSION_FILE, Index, index_at, indexes, prune, publish
+from ingest_platform.silo.served import GOING, VERSION_FILE, Index, index_at, indexes, place, prune, publish
 from ingest_platform_tests.silo_bench import Bench
 
 FOREIGN = {
@@ -69,9 +70,9 @@ def test_the_index_that_is_named_stays_however_old(tmp_path: Path) -> None:
     for timestamp in (100, 200, 300, 400):
         index(tmp_path, timestamp)
 
-    removed = prune(tmp_path, keep=1, named=tmp_path / "100")
+    assert prune(tmp_path, keep=1, named=tmp_path / "100") == ()
 
-    assert removed == (tmp_path / "200", tmp_path / "300")
+    assert {path.name for path in tmp_path.iterdir()} == {"100", "400"}
 
 
 @pytest.mark.silo_case(15)
@@ -141,6 +142,44 @@ def test_an_importer_killed_while_it_prunes_is_completed_by_the_next(tmp_path: P
     prune(tmp_path, keep=1)
 
     assert {path.name for path in tmp_path.iterdir()} == {"100"}
+
+
+def test_an_old_index_that_may_not_be_deleted_is_told_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else files that a root container wrote once keep every later index from being served as good."""
+    for timestamp in (100, 200, 300, 400):
+        index(tmp_path, timestamp)
+    delete = shutil.rmtree
+
+    def not_ours(path: Path) -> None:
+        if path.name.endswith("100"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        delete(path)
+
+    monkeypatch.setattr(shutil, "rmtree", not_ours)
+
+    for _ in range(3):
+        (told,) = prune(tmp_path, keep=2)
+        assert f"{GOING}100: this old index could not be removed" in told
+    assert {path.name for path in tmp_path.iterdir()} == {f"{GOING}100", "300", "400"}
+
+    monkeypatch.undo()
+    assert prune(tmp_path, keep=2) == ()
+    assert {path.name for path in tmp_path.iterdir()} == {"300", "400"}
+
+
+def test_a_number_that_another_index_took_in_between_is_not_passed_off_as_ours(tmp_path: Path) -> None:
+    """Else the ledger names an index that somebody else has built."""
+    ours, theirs = index(tmp_path / "staging", 100), index(tmp_path / "out", 100)
+    (theirs.path / "default.silo").write_text("rowz")
+
+    with pytest.raises(StoreUnavailable, match="holds another index"):
+        place(ours, tmp_path / "out")
+
+    assert (theirs.path / "default.silo").read_text() == "rowz"
+    (theirs.path / "default.silo").write_text("rows")
+    assert place(ours, tmp_path / "out") == theirs
 
 
 def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
