@@ -16,7 +16,7 @@ from ingest_platform.errors import IngestError, PermanentError
 from ingest_platform.settings import Settings
 from ingest_platform.silo.config import load_organisms
 from ingest_platform.silo.model import Organism
-from ingest_platform.weather.config import load_models
+from ingest_platform.weather.config import UnknownModel, load_models
 from ingest_platform.weather.model import Model
 
 # Exit codes of the commands that do something; click itself ends wrong usage with 2.
@@ -63,12 +63,17 @@ def read_choice(names: str | None, *, disabled_too: bool = False) -> Choice:
 def _named(
     settings: Settings, organisms: Sequence[Organism], names: Sequence[str], disabled_too: bool
 ) -> tuple[tuple[Model, ...], tuple[Organism, ...]]:
-    """A name that is no organism's must be a model's."""
+    """A name that is no organism's must be a model's. PermanentError: it is neither."""
     chosen = tuple(organism for organism in organisms if organism.id in names)
     others = [name for name in names if name not in {organism.id for organism in chosen}]
     if not others:
         return (), chosen
-    return load_models(settings.weather_models, only=others, disabled_too=disabled_too), chosen
+    try:
+        return load_models(settings.weather_models, only=others, disabled_too=disabled_too), chosen
+    except UnknownModel as error:
+        known = ", ".join(organism.id for organism in organisms)
+        known = known or "none; INGEST_SILO_ORGANISMS names their file"
+        raise PermanentError(f"{error} Organisms: {known}.") from error
 
 
 @contextmanager

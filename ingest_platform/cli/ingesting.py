@@ -29,7 +29,15 @@ from ingest_platform.cli.choice import (
     told_in_a_sentence,
     until_signalled,
 )
-from ingest_platform.cli.organisms import left_undone, plain, print_reports, table_of, tell, whole
+from ingest_platform.cli.organisms import (
+    left_undone,
+    plain,
+    print_reports,
+    table_of,
+    tell,
+    tell_undone,
+    whole,
+)
 from ingest_platform.weather.model import Model
 
 if TYPE_CHECKING:
@@ -66,7 +74,7 @@ def once(models: str | None, now: datetime | None, accept_row_drop: bool, as_jso
         before = _waiting_and_quarantined(rails.catalog, choice.models)
         reports = list(feed.once(rails, choice.models, owner=owner(), now=at, stop=stop.is_set))
         after = _waiting_and_quarantined(rails.catalog, choice.models)
-        genomes = silo.rails_over(rails.catalog, rails.store, choice.settings)
+        genomes = silo.rails_over(rails.catalog, rails.store, choice.settings, stop=stop)
         organisms = () if stop.is_set() else choice.organisms
         imports = list(silo.once(genomes, organisms, owner=owner(), accept_row_drop=accept_row_drop))
         undone = left_undone(rails.catalog, choice.organisms)
@@ -74,10 +82,12 @@ def once(models: str | None, now: datetime | None, accept_row_drop: bool, as_jso
     # An object that killed its worker three times is quarantined by the claim, and is in no report.
     quarantined = any(after[model][1] > before[model][1] for model in after)
     if as_json:
-        told = {"reports": [_plain(r) for r in reports], "pending": unfinished | undone}
+        waiting = unfinished | {organism: len(sentences) for organism, sentences in undone.items()}
+        told = {"reports": [_plain(r) for r in reports], "pending": waiting, "undone": undone}
         click.echo(json.dumps(told | {"organisms": [plain(made) for made in imports]}))
     else:
         _print(choice, reports, imports)
+        tell_undone(imports, undone)
     troubled = stop.is_set() or quarantined or any(unfinished.values()) or any(r.errors for r in reports)
     sys.exit(DONE if not troubled and whole(imports, undone) else UNFINISHED)
 
@@ -112,7 +122,7 @@ def run(models: str | None, poll_interval: float | None) -> None:
         )
         follow_organisms = partial(
             silo.follow,
-            silo.rails_over(rails.catalog, rails.store, choice.settings),
+            silo.rails_over(rails.catalog, rails.store, choice.settings, stop=stop),
             choice.organisms,
             owner=owner(),
             interval_seconds=poll_interval,

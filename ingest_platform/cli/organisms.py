@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ingest_platform.catalog.model import ObjectRow
+from ingest_platform.catalog.tables import LIVE
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import SOURCE
 
@@ -19,17 +21,50 @@ if TYPE_CHECKING:
     from ingest_platform.silo.status import OrganismStatus
 
 
-def left_undone(catalog: Catalog, organisms: Sequence[Organism]) -> dict[str, int]:
-    """Per organism, releases that wait for another try."""
-    return {
-        organism.id: sum(row.state == "pending" for row in catalog.objects(SOURCE, organism.id))
-        for organism in organisms
+type Undone = Mapping[str, Sequence[str]]
+
+
+def left_undone(catalog: Catalog, organisms: Sequence[Organism]) -> Undone:
+    """Per organism, a sentence for each version newer than the live one that waits or was given up."""
+    now = catalog.clock()
+    holders = {
+        row.partition: f"{row.lease_owner} holds the organism until {_moment(row.lease_until)}"
+        for row in catalog.partitions(SOURCE)
+        if row.lease_until is not None and row.lease_until > now
     }
+    return {o.id: _undone(catalog.objects(SOURCE, o.id), holders.get(o.id)) for o in organisms}
 
 
-def whole(reports: Sequence[Report], undone: dict[str, int]) -> bool:
-    """Whether all due work reached a good end. What was given up has failed in its report."""
+def _undone(rows: Sequence[ObjectRow], holder: str | None) -> tuple[str, ...]:
+    """`rows`: all versions of one organism. What is older than the live one gave way to it."""
+    live = max(((row.version_time, row.id) for row in rows if row.state in LIVE), default=None)
+    newer = [row for row in rows if live is None or (row.version_time, row.id) > live]
+    waiting = [_waits(row, holder) for row in newer if row.state == "pending"]
+    return (*waiting, *(_given_up(row) for row in newer if row.state == "quarantined"))
+
+
+def _waits(row: ObjectRow, holder: str | None) -> str:
+    if holder is not None:
+        return f"{row.etag} is not imported yet: {holder}. Try again then"
+    due = f" It is tried again at {_moment(row.next_attempt_at)}." if row.next_attempt_at else ""
+    return f"{row.etag} waits: {row.error or 'nobody has tried it yet'}.{due}"
+
+
+def _given_up(row: ObjectRow) -> str:
+    return f"{row.etag} was given up: {row.error}. `ingest requeue` tries it again"
+
+
+def whole(reports: Sequence[Report], undone: Undone) -> bool:
+    """Whether all due work reached a good end."""
     return not any(undone.values()) and not any(report.error for report in reports)
+
+
+def tell_undone(reports: Sequence[Report], undone: Undone) -> None:
+    """What no report of this time has told already."""
+    told = {report.organism for report in reports if report.error}
+    for organism, sentences in undone.items():
+        for sentence in sentences if organism not in told else ():
+            click.echo(f"{organism}: {sentence}", err=True)
 
 
 def plain(report: Report) -> dict[str, Any]:

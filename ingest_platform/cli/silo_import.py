@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Mapping
 
 import click
 
-from ingest_platform.cli.choice import DONE, UNFINISHED, owner, told_in_a_sentence
-from ingest_platform.cli.organisms import left_undone, tell, whole
+from ingest_platform.cli.choice import DONE, UNFINISHED, owner, told_in_a_sentence, until_signalled
+from ingest_platform.cli.organisms import left_undone, tell, tell_undone, whole
 from ingest_platform.errors import PermanentError
 from ingest_platform.settings import Settings
 from ingest_platform.silo.config import organism_from_environment
@@ -28,6 +26,8 @@ from ingest_platform.silo.model import Organism
 @click.option("--accept-row-drop", is_flag=True, help="With --once: publish, however few rows there are.")
 def main(once: bool, accept_row_drop: bool) -> None:
     """Import BACKEND_BASE_URL's released sequences for SILO, until SIGINT or SIGTERM.
+
+    A signal ends what is under way within seconds; the next start does it again, a whole download excepted.
 
     With --once: exit code 0 all due work reached a good end; 1 something failed or waits; 2 wrong usage.
     """
@@ -50,19 +50,19 @@ def _configured(environ: Mapping[str, str]) -> tuple[Settings, Organism]:
 def _once(settings: Settings, organism: Organism, accept_row_drop: bool) -> int:
     from ingest_platform.silo import feed
 
-    with told_in_a_sentence(), feed.open_rails(settings) as rails:
+    stop = until_signalled()
+    with told_in_a_sentence(), feed.open_rails(settings, stop=stop) as rails:
         reports = list(feed.once(rails, [organism], owner=owner(), accept_row_drop=accept_row_drop))
         undone = left_undone(rails.catalog, [organism])
     for report in reports:
         tell(report)
+    tell_undone(reports, undone)
     return DONE if whole(reports, undone) else UNFINISHED
 
 
 def _follow(settings: Settings, organism: Organism) -> None:
     from ingest_platform.silo import feed
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with told_in_a_sentence(), feed.open_rails(settings) as rails:
+    stop = until_signalled()
+    with told_in_a_sentence(), feed.open_rails(settings, stop=stop) as rails:
         feed.follow(rails, [organism], owner=owner(), stop=stop, report=tell)

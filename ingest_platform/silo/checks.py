@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from ingest_platform.catalog.model import ObjectRow
+from ingest_platform.silo.discover import LONGEST_WAIT, Past
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import Live
 from ingest_platform.silo.served import Index
@@ -23,6 +24,8 @@ STALE_AFTER_REFRESHES = 2
 SHORTEST_REFRESH = timedelta(minutes=5)
 # A proxy that rewrites one ETag in passing is no finding; five in a row are a download at every poll.
 UNHEEDED_POLLS = 5
+# A restart or a migration is over by then, and the poll that sees so comes LONGEST_WAIT later at the latest.
+LONGEST_OUTAGE = 2 * LONGEST_WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class State:
     served_rows: int | None = None  # in that index; None: nobody here can count them
     unfinished: tuple[ObjectRow, ...] = ()  # releases that wait after an error, or were given up
     history: Sequence[int] = ()  # rows of its imports, the oldest first
-    unheeded: int = 0  # polls in a row that were answered by a 200 with the very ETag that they named
+    past: Past = field(default_factory=Past)  # what its polls came to
+    standing: Literal["served", "missing", "hidden"] = "served"  # the live index, as `serve.standing` has it
+    unreadable: str = ""  # why the output folder could not be looked at, in a sentence
 
 
 def verdicts(states: Sequence[State], now: datetime) -> Mapping[str, Verdict]:
@@ -56,6 +61,7 @@ def verdicts(states: Sequence[State], now: datetime) -> Mapping[str, Verdict]:
         "row_drop": _over(states, row_drop, "no organism lost more rows than it may"),
         "release_taken": _over(states, release_taken, "no release waits or was given up"),
         "fresh": _over(states, lambda s: fresh(s, now), "every organism was looked at in time"),
+        "backend_answers": _over(states, lambda s: backend_answers(s, now), "every backend answers"),
         "conditional_requests": _over(
             states, conditional_requests, "backends answer 304 to what is known", severe=False
         ),
@@ -78,14 +84,26 @@ def _over(
 
 
 def index_served(state: State) -> str | None:
-    """The output folder offers the index that the ledger names, finished, and not an older one."""
+    """The output folder offers the index that the ledger names, finished, and no other one."""
+    if state.unreadable:
+        return state.unreadable
     if state.live is None:
         return None
     named = state.live.index_timestamp
     if state.served is None:
         return f"{state.organism.output} has no finished index, the ledger names {named}. Import again"
-    if state.served.timestamp != named:
-        return f"{state.served.path} is served, the ledger names {named}. The next import mends it"
+    if state.served.timestamp > named:
+        return (
+            f"the API serves {state.served.timestamp}, the ledger names {named}: another program writes to"
+            f" {state.organism.output}, or an importer died. A poll orders an index above it"
+        )
+    if state.served.timestamp < named:
+        return f"the API serves {state.served.timestamp}, the ledger names {named}. The next import mends it"
+    if state.standing != "served":
+        return (
+            f"{state.served.path} is not whole any more: it has other bytes than the ledger says. A poll"
+            " orders another one"
+        )
     return None
 
 
@@ -134,13 +152,29 @@ def fresh(state: State, now: datetime) -> str | None:
     )
 
 
+def backend_answers(state: State, now: datetime) -> str | None:
+    """Polls have not failed for longer than LONGEST_OUTAGE."""
+    since = state.past.failing_since
+    if since is None or now - since <= LONGEST_OUTAGE:
+        return None
+    return outage(state.past)
+
+
+def outage(past: Past) -> str | None:
+    """The polls that failed in a row, as a sentence."""
+    if not past.failures:
+        return None
+    since = f" since {past.failing_since:%Y-%m-%d %H:%M:%S}Z" if past.failing_since else ""
+    return f"{past.failures} polls in a row failed{since}: {past.why}"
+
+
 def conditional_requests(state: State) -> str | None:
     """The backend takes its own ETag for its own: else each poll loads everything."""
-    if state.unheeded < UNHEEDED_POLLS:
+    if state.past.unheeded < UNHEEDED_POLLS:
         return None
     return (
-        f"the last {state.unheeded} polls were answered 200 with the very ETag that they named: each costs"
-        " the backend a full query. A proxy that makes ETags weak does this; turn its compression off"
+        f"the last {state.past.unheeded} polls were answered 200 with the very ETag that they named: each"
+        " costs the backend a full query. A proxy that makes ETags weak does this; turn its compression off"
     )
 
 

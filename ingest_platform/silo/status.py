@@ -5,15 +5,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import ObjectRow
-from ingest_platform.silo.checks import SHORTEST_REFRESH, STALE_AFTER_REFRESHES, State
+from ingest_platform.errors import StoreUnavailable
+from ingest_platform.silo.checks import (
+    SHORTEST_REFRESH,
+    STALE_AFTER_REFRESHES,
+    State,
+    index_served,
+    outage,
+)
 from ingest_platform.silo.discover import Past, next_refresh, past_of, pasts
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import SOURCE, Live, live, lives
+from ingest_platform.silo.serve import standing
 from ingest_platform.silo.served import Index, indexes
 
 # More releases than that do not wait: one slot an organism, and few installations have a hundred organisms.
@@ -42,12 +50,15 @@ class OrganismStanding:
 
     def refresh_due(self, now: datetime) -> datetime | None:
         """When everything is to be looked at again; in the past if that is overdue."""
-        due = next_refresh(self.organism, self.live, self.past, now)
+        due = self._next_refresh(now)
         if due is None or due > now:
             return due
         moments = (self.past.ordered_at, self.live.refreshed_at if self.live else None)
         behind = [moment for moment in moments if moment is not None and moment <= now]
-        return next_refresh(self.organism, self.live, self.past, max(behind)) if behind else now
+        return self._next_refresh(max(behind)) if behind else now
+
+    def _next_refresh(self, now: datetime) -> datetime | None:
+        return next_refresh(self.organism, self.live, self.past, now, given_up=bool(self.quarantined))
 
 
 def longest_unconfirmed(organism: Organism) -> timedelta:
@@ -87,6 +98,8 @@ class OrganismStatus:
     refreshed_at: datetime | None
     lag_seconds: float | None
     served: str | None  # the index that SILO's API finds
+    poll_failures: int  # polls in a row that failed
+    failing_since: datetime | None  # the first of them
     waiting: int
     quarantined: int
     last_errors: tuple[str, ...]
@@ -100,7 +113,7 @@ def states(
     rows_in: Callable[[Organism, Index], int | None],
 ) -> tuple[State, ...]:
     """What the checks judge. `histories`: rows of each organism's imports, the oldest first; `rows_in` counts
-    an index, or gives None where it cannot. OSError: an output folder cannot be read.
+    an index, or gives None where it cannot. An output folder that cannot be read is its own organism's.
     """
     unfinished = _unfinished(catalog)
     return tuple(
@@ -116,16 +129,28 @@ def _state(
     history: Sequence[int],
     rows_in: Callable[[Organism, Index], int | None],
 ) -> State:
-    served = _served(organism)
-    return State(
+    state = State(
         organism,
         live(catalog, organism.id),
-        served,
-        rows_in(organism, served) if served else None,
-        tuple(row for row in unfinished if row.partition == organism.id),
-        history,
-        past_of(catalog, organism.id).unheeded,
+        None,
+        unfinished=tuple(row for row in unfinished if row.partition == organism.id),
+        history=history,
+        past=past_of(catalog, organism.id),
     )
+    return _looked_into(state, rows_in)
+
+
+def _looked_into(state: State, rows_in: Callable[[Organism, Index], int | None]) -> State:
+    """With what the output folder shows."""
+    try:
+        found = standing(state.live, state.organism) if state.live else "served"
+        served = next(reversed(indexes(state.organism.output)), None)
+        rows = rows_in(state.organism, served) if served else None
+    except StoreUnavailable as error:
+        return replace(state, unreadable=str(error))
+    except OSError as error:
+        return replace(state, unreadable=f"{state.organism.output} cannot be read: {error}")
+    return replace(state, served=served, standing=found, served_rows=rows)
 
 
 def status_of(catalog: Catalog, organisms: Sequence[Organism], now: datetime) -> tuple[OrganismStatus, ...]:
@@ -134,22 +159,22 @@ def status_of(catalog: Catalog, organisms: Sequence[Organism], now: datetime) ->
 
 
 def _status(standing: OrganismStanding, now: datetime) -> OrganismStatus:
-    found, served = standing.live, _served(standing.organism)
+    found, past = standing.live, standing.past
+    seen = _looked_into(State(standing.organism, found, None), lambda _organism, _index: None)
+    errors = (outage(past), index_served(seen), *(row.error for row in standing.unfinished))
     return OrganismStatus(
         standing.organism.id,
         rows=found.rows if found else None,
         built_at=found.built_at if found else None,
         refreshed_at=found.refreshed_at if found else None,
         lag_seconds=(now - found.refreshed_at).total_seconds() if found else None,
-        served=str(served.path) if served else None,
+        served=str(seen.served.path) if seen.served else None,
+        poll_failures=past.failures,
+        failing_since=past.failing_since,
         waiting=len(standing.retrying),
         quarantined=len(standing.quarantined),
-        last_errors=tuple(row.error for row in standing.unfinished if row.error)[:ERRORS_SHOWN],
+        last_errors=tuple(error for error in errors if error)[:ERRORS_SHOWN],
     )
-
-
-def _served(organism: Organism) -> Index | None:
-    return next(reversed(indexes(organism.output)), None)
 
 
 def _unfinished(catalog: Catalog) -> tuple[ObjectRow, ...]:

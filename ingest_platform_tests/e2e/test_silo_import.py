@@ -123,6 +123,31 @@ def test_the_container_follows_the_backend_until_it_is_told_to_stop(container: C
     assert "13 rows" in told
 
 
+@pytest.mark.parametrize("arguments", [["--once"], []])
+def test_a_download_under_way_ends_with_the_container(container: Container, arguments: list[str]) -> None:
+    """Else each deploy kills an importer: its lease stays, and after three the release is given up."""
+    container.server.release(answer([record(n) for n in range(2_000)], '"e1"', drip_seconds=0.05))
+    process = subprocess.Popen(
+        [str(BIN / "silo-import"), *arguments],
+        env=dict(container.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until(lambda: len(container.server.requests) >= 2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=20)
+    container.server.release(answer(TWELVE, '"e1"'))
+
+    again = container.run("silo-import", "--once")
+
+    assert process.returncode == len(arguments), told
+    assert "organism" in told
+    assert "holds the organism" not in again.stderr
+
+
 def test_the_ingest_command_knows_organisms_beside_weather_models(container: Container) -> None:
     """Else an installation with both needs two commands, or loses one of them."""
     organism = {
@@ -148,6 +173,7 @@ def test_the_ingest_command_knows_organisms_beside_weather_models(container: Con
     done = place.run("ingest", "once", "--models", "ebola", "--json")
     place.server.release(answer(TWELVE[:1], '"few"'))
     dropped = place.run("ingest", "once", "--models", "ebola", "--json")
+    still = place.run("ingest", "once", "--models", "ebola", "--json")
     status = place.run("ingest", "status", "--models", "ebola", "--json")
     requeued = place.run("ingest", "requeue", "--models", "ebola")
     accepted = place.run("ingest", "once", "--models", "ebola", "--accept-row-drop", "--json")
@@ -160,6 +186,8 @@ def test_the_ingest_command_knows_organisms_beside_weather_models(container: Con
     assert dropped.returncode == 1, dropped.stderr
     assert dropped.stdout, dropped.stderr
     assert "1 records where the published index has 12" in json.loads(dropped.stdout)["organisms"][0]["error"]
+    assert still.returncode == 1, still.stdout
+    assert "was given up: RowsLost: ebola: 1 records" in json.loads(still.stdout)["undone"]["ebola"][0]
     (state,) = json.loads(status.stdout)
     assert (state["organism"], state["rows"], state["quarantined"]) == ("ebola", 12, 1)
     assert requeued.stdout == "ebola: 1 objects are due\n"
@@ -168,3 +196,4 @@ def test_the_ingest_command_knows_organisms_beside_weather_models(container: Con
     assert (purged.returncode, json.loads(purged.stdout)["partitions"]) == (0, 0)
     assert (reconciled.returncode, json.loads(reconciled.stdout)["well"]) == (0, True)
     assert unknown.returncode == 2
+    assert "Organisms: ebola." in unknown.stderr

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest_platform.catalog.model import ObjectRow
-from ingest_platform.silo.checks import UNHEEDED_POLLS, State, Verdict, verdicts
+from ingest_platform.silo.checks import LONGEST_OUTAGE, UNHEEDED_POLLS, State, Verdict, verdicts
+from ingest_platform.silo.discover import Past
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import Live
 from ingest_platform.silo.served import Index
@@ -93,6 +94,32 @@ def test_an_output_folder_without_the_named_index_fails() -> None:
     assert "1795269573" in judged(replace(SOUND, served=older), "index_served").message
 
 
+@pytest.mark.silo_case(15)
+def test_an_index_that_the_ledger_does_not_name_fails_with_both_numbers() -> None:
+    """Genomes that nobody released are shown, and nobody knows whose they are."""
+    stranger = replace(SOUND, served=Index(OUTPUT / "1795269999", 1795269999, "1"))
+
+    assert failing(stranger) == {"index_served"}
+    told = judged(stranger, "index_served").message
+    assert "the API serves 1795269999, the ledger names 1795269573" in told
+
+
+def test_an_index_with_a_torn_file_fails_though_its_number_is_right() -> None:
+    """After a power cut the API answers with half the genomes, and every number looks well."""
+    torn = replace(SOUND, standing="hidden")
+
+    assert failing(torn) == {"index_served"}
+    assert "not whole any more" in judged(torn, "index_served").message
+
+
+def test_an_output_folder_that_cannot_be_read_fails_with_the_disks_words() -> None:
+    """ "No finished index" sends people to the engine where a mount's permissions are wrong."""
+    closed = replace(SOUND, served=None, served_rows=None, unreadable="[Errno 13] Permission denied: '1'")
+
+    assert failing(closed) == {"index_served"}
+    assert "Permission denied" in judged(closed, "index_served").message
+
+
 def test_rows_that_the_engine_lost_fail() -> None:
     """Genomes that were released and cannot be found."""
     verdict = judged(replace(SOUND, served_rows=99), "rows_match")
@@ -148,12 +175,27 @@ def test_an_organism_that_was_never_imported_is_not_fresh() -> None:
     assert failing(State(EBOLA, None, None)) == {"fresh"}
 
 
+@pytest.mark.silo_case(10)
+def test_a_backend_that_is_away_for_long_fails_with_its_words_and_since_when() -> None:
+    """New genomes are missing, and with a hard refresh of a day `fresh` is green until tomorrow."""
+    away = replace(
+        SOUND, past=Past(failures=7, failing_since=NOON - LONGEST_OUTAGE, why="ebola: answered 503")
+    )
+
+    assert failing(away) == set()
+    assert failing(away, NOON + timedelta(seconds=1)) == {"backend_answers"}
+    assert (
+        "7 polls in a row failed since 2026-11-21 11:30:00Z: ebola: answered 503"
+        in judged(away, "backend_answers", NOON + HOUR).message
+    )
+
+
 @pytest.mark.silo_case(4)
 def test_conditional_requests_that_nobody_heeds_are_a_remark() -> None:
     """Each poll is a full query then, and only the backend's operator would notice."""
-    state = replace(SOUND, unheeded=UNHEEDED_POLLS)
+    state = replace(SOUND, past=Past(unheeded=UNHEEDED_POLLS))
 
-    assert failing(replace(SOUND, unheeded=UNHEEDED_POLLS - 1)) == set()
+    assert failing(replace(SOUND, past=Past(unheeded=UNHEEDED_POLLS - 1))) == set()
     assert failing(state) == {"conditional_requests"}
     assert not judged(state, "conditional_requests").severe
 
