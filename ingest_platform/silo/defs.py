@@ -8,18 +8,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.errors import IngestError, PermanentError, TransientError
 from ingest_platform.settings import Settings
-from ingest_platform.silo.checks import Verdict
 from ingest_platform.silo.config import load_organisms
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import SOURCE, Live
 from ingest_platform.storage.store import Store
+
+if TYPE_CHECKING:
+    from ingest_platform.silo.checks import Verdict
 
 GROUP, OWNERS = "silo", ["team:genomes"]
 # A tick without a due poll costs one SELECT; the poll interval of each organism decides about requests.
@@ -115,9 +117,7 @@ def _spec(key: dg.AssetKey, deps: Sequence[dg.AssetKey], kinds: set[str], told: 
     name="silo_import",
     specs=[
         _spec(SNAPSHOT, [BACKEND], {"zstd"}, "The release as the backend sent it, whole and sound."),
-        _spec(
-            LINEAGES, [SNAPSHOT], {"yaml"}, "The lineage files that go with the release's pipeline version."
-        ),
+        _spec(LINEAGES, [SNAPSHOT], {"yaml"}, "The lineage files of the release's pipeline version."),
         _spec(RECORDS, [SNAPSHOT], {"json"}, "The release in SILO's shape: input of the engine."),
         _spec(INDEX, [RECORDS, LINEAGES], {"silo"}, "The index that SILO's API serves; it moves only whole."),
     ],
@@ -389,7 +389,7 @@ def _drawn(name: str, value: Any) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.text(str(value))
 
 
-def _result(name: str, verdict: Verdict) -> dg.AssetCheckResult:
+def _result(name: str, verdict: "Verdict") -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         asset_key=INDEX,
