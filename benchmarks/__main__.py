@@ -18,8 +18,8 @@ import click
 
 from benchmarks.measure import ROOT
 
-# Neither is a benchmark.
-_NOT_SCRIPTS = ("measure", "inputs", "range_server")
+# None is a benchmark.
+_NOT_SCRIPTS = ("databases", "measure", "inputs", "range_server")
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 type Record = dict[str, Any]

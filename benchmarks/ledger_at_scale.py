@@ -12,18 +12,15 @@ PostgreSQL a thousand, a hundred thousand and a million objects, all but a few w
 The ledgers take turns, file by file: what else the machine does meanwhile falls on all three alike.
 """
 
-import shutil
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from statistics import median
 
 import click
 
+from benchmarks.databases import DATABASES
 from benchmarks.measure import Claim, measure, tell
 from ingest_platform.catalog import engine as database
 from ingest_platform.catalog.ledger import Catalog
@@ -46,8 +43,8 @@ FILE_RATIO, TICK_SECONDS, GAUGES_MS, PURGE_SECONDS = 1.2, 1.0, 50.0, 60.0
 @click.option("--rounds", default=60, show_default=True)
 def main(rounds: int) -> None:
     """Fill, measure and tell, database by database."""
-    for name, databases in (("SQLite", _sqlite), ("PostgreSQL", _postgresql)):
-        with databases() as urls:
+    for name, databases in DATABASES.items():
+        with databases(SIZES) as urls:
             for size, url in urls.items():
                 _fill(url, SIZES[size])
             done = measure("benchmarks.ledger_at_scale:take_turns", {"urls": urls, "rounds": rounds})
@@ -186,31 +183,6 @@ def purge(url: str) -> Callable[[], int]:
         return catalog.forget(SOURCE)
 
     return work
-
-
-# The databases.
-
-
-@contextmanager
-def _sqlite() -> Iterator[dict[str, str]]:
-    with tempfile.TemporaryDirectory(prefix="bench-ledger-") as folder:
-        yield {size: f"sqlite:///{folder}/{size}.db" for size in SIZES}
-
-
-@contextmanager
-def _postgresql() -> Iterator[dict[str, str]]:
-    from ingest_platform_tests.services.postgres import fresh_database, start_postgres
-    from ingest_platform_tests.services.processes import stop_all
-
-    folder = Path(tempfile.mkdtemp(prefix="bench-ledger-"))
-    folder.chmod(0o755)  # PostgreSQL's own user passes through
-    try:
-        server = start_postgres(folder)
-        with ExitStack() as opened:
-            yield {size: opened.enter_context(fresh_database(server)) for size in SIZES}
-    finally:
-        stop_all(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

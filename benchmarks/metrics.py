@@ -5,16 +5,13 @@ a day of all five models, once alone and once on top of a million older objects,
 Beside the scrape the status page, which people open and nobody polls.
 """
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from statistics import median
 
 import click
 
+from benchmarks.databases import DATABASES
 from benchmarks.measure import Claim, measure, tell
 from ingest_platform.catalog import engine as database
 from ingest_platform.catalog.ledger import Catalog
@@ -31,8 +28,8 @@ SCRAPE_MS = 50.0
 @click.option("--rounds", default=30, show_default=True)
 def main(rounds: int) -> None:
     """Fill, measure and tell, database by database."""
-    for name, databases in (("SQLite", _sqlite), ("PostgreSQL", _postgresql)):
-        with databases() as urls:
+    for name, databases in DATABASES.items():
+        with databases(OLDER_OBJECTS) as urls:
             for size, url in urls.items():
                 _fill(url, OLDER_OBJECTS[size])
             done = measure("benchmarks.metrics:look", {"urls": urls, "rounds": rounds})
@@ -92,28 +89,6 @@ def _told(size: str, times: Sequence[float]) -> Iterator[tuple[str, float]]:
     yield size, median(times)
     # What it costs when nothing else wants the processor: on a busy machine the median is the machine's.
     yield f"{size}, fastest", min(times)
-
-
-@contextmanager
-def _sqlite() -> Iterator[dict[str, str]]:
-    with tempfile.TemporaryDirectory(prefix="bench-metrics-") as folder:
-        yield {size: f"sqlite:///{folder}/{size}.db" for size in OLDER_OBJECTS}
-
-
-@contextmanager
-def _postgresql() -> Iterator[dict[str, str]]:
-    from ingest_platform_tests.services.postgres import fresh_database, start_postgres
-    from ingest_platform_tests.services.processes import stop_all
-
-    folder = Path(tempfile.mkdtemp(prefix="bench-metrics-"))
-    folder.chmod(0o755)  # PostgreSQL's own user passes through
-    try:
-        server = start_postgres(folder)
-        with ExitStack() as opened:
-            yield {size: opened.enter_context(fresh_database(server)) for size in OLDER_OBJECTS}
-    finally:
-        stop_all(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
