@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
+
+from ingest_platform_tests.loopback import serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,25 +171,8 @@ class FaultyServer:
 def faulty_server() -> Iterator[FaultyServer]:
     """A server on a free port of loopback, stopped at exit."""
     state = FaultyServer()
-    server = _Server(("127.0.0.1", 0), _handler(state))
-    state.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(state)) as state.endpoint:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # keep-alive connections of a client end with the test, not before it
-    request_queue_size = 128
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is what several tests are about; no trace on the console."""
 
 
 def _handler(state: FaultyServer) -> type[BaseHTTPRequestHandler]:

@@ -7,16 +7,17 @@ three files for these records stand at the end.
 import gzip
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Literal
 
 from backports.zstd import ZstdCompressor, compress
+
+from ingest_platform_tests.loopback import serving
 
 type Json = dict[str, Any]
 Framing = Literal["chunked", "length", "close"]
@@ -244,24 +245,9 @@ class Loculus:
 def loculus() -> Iterator[Loculus]:
     """A backend on a free port of loopback, stopped at exit."""
     state = Loculus()
-    server = _Server(("127.0.0.1", 0), _handler(state))
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/organism"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(state)) as url:
+        state.url = f"{url}/organism"
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is what several tests are about; no trace on the console."""
 
 
 def _handler(state: Loculus) -> type[BaseHTTPRequestHandler]:

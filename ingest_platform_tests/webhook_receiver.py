@@ -2,12 +2,13 @@
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from ingest_platform_tests.loopback import serving
 
 SECRET = "T0/B0/xoxb-very-secret"  # noqa: S105
 
@@ -36,16 +37,9 @@ class Receiver:
 @contextmanager
 def receiver(*answers: int | None, port: int = 0) -> Iterator[Receiver]:
     """Listens until the block ends; `port` 0 takes a free one. Without `answers` it takes everything."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(lambda: told))
-    told = Receiver(server.server_port, list(answers) or [200])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(lambda: told), port=port) as url:
+        told = Receiver(int(url.rpartition(":")[2]), list(answers) or [200])
         yield told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager

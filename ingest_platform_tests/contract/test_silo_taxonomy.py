@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ingest_platform.silo.checks import State, lineages_known
 from ingest_platform.silo.database import UNKNOWN
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.taxonomy import hierarchies, layout_of
+from ingest_platform_tests.loopback import serving
 from ingest_platform_tests.silo_station import Station, new_station
 from ingest_platform_tests.silo_world import answer, record, write_database
 
@@ -59,16 +60,8 @@ class Taxonomy:
 @contextmanager
 def taxonomy() -> Iterator[Taxonomy]:
     state = Taxonomy()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(state)) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _handler(state: Taxonomy) -> type[BaseHTTPRequestHandler]:
