@@ -30,7 +30,7 @@ from ingest_platform.silo.read import SOURCE, Live, live
 from ingest_platform.silo.served import VERSION_FILE, Index, indexes
 from ingest_platform.silo.stopping import NEVER
 from ingest_platform.storage.store import store_of
-from ingest_platform_tests.silo_world import Loculus, Request, loculus, write_database
+from ingest_platform_tests.silo_world import TWELVE, Loculus, Request, answer, loculus, write_database
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 QUICK = Timeouts(connect_seconds=5, read_seconds=5, total_seconds=20)
@@ -109,6 +109,12 @@ class Station:
         """One look, then what is due."""
         self.poll()
         return self.ingest(**how)
+
+    def import_twelve(self) -> None:
+        """Twelve records under "e1", indexed and served; then ten minutes pass."""
+        self.server.release(answer(TWELVE, '"e1"'))
+        self.round()
+        self.advance(minutes=10)
 
     @property
     def live(self) -> Live | None:

@@ -29,9 +29,7 @@ def place(tmp_path: Path) -> Iterator[Station]:
 @pytest.fixture
 def imported(place: Station) -> Station:
     """Twelve records, looked at ten minutes ago."""
-    place.server.release(answer(TWELVE, '"e1"'))
-    place.round()
-    place.advance(minutes=10)
+    place.import_twelve()
     return place
 
 
