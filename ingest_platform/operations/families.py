@@ -1,13 +1,18 @@
-"""The ledger's counters as metric families for Prometheus: what adds up, what is shown before the first."""
+"""The ledger's numbers as metric families for Prometheus: what adds up, what is shown before the first count,
+what has no sample.
+"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import product
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from ingest_platform.catalog.model import Count
+
+type Reading = datetime | timedelta | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,31 @@ def counter(of: CounterOf, counts: Iterable[Count], configured: Mapping[str, Seq
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
     return family
+
+
+def gauges_by(
+    label: str, helps: Mapping[str, str], readings: Mapping[str, Mapping[str, Reading | None]]
+) -> Iterator[Metric]:
+    """A family for each name in `helps`. `readings`: value of the label → name → reading. What never happened
+    has no sample: it is neither 0 nor now.
+    """
+    for name, text in helps.items():
+        family = GaugeMetricFamily(name, text, labels=[label])
+        for labelled, values in readings.items():
+            value = values[name]
+            if value is not None:
+                family.add_metric([labelled], _number(value))
+        yield family
+
+
+def _number(value: Reading) -> float:
+    """Unix time of a moment, seconds of a span."""
+    match value:
+        case datetime():
+            return value.timestamp()
+        case timedelta():
+            return value.total_seconds()
+    return value
 
 
 def model_of(count: Count) -> str:

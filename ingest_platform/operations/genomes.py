@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
 
-from ingest_platform.operations.families import CounterOf
+from ingest_platform.operations.families import CounterOf, gauges_by
 from ingest_platform.silo import tally
 from ingest_platform.silo.read import SOURCE, Live
 from ingest_platform.silo.status import OrganismStanding, longest_unconfirmed
@@ -35,15 +34,8 @@ def _queue(state: OrganismStanding) -> Mapping[str, int]:
 
 
 def gauges(states: Sequence[OrganismStanding], now: datetime) -> Iterator[Metric]:
-    """Per organism. What never happened has no sample: it is neither 0 nor now."""
-    read = {state.organism.id: _readings(state, now) for state in states}
-    for name, text in GAUGES.items():
-        family = GaugeMetricFamily(name, text, labels=["organism"])
-        for organism, values in read.items():
-            value = values[name]
-            if value is not None:
-                family.add_metric([organism], value.timestamp() if isinstance(value, datetime) else value)
-        yield family
+    """Per organism."""
+    return gauges_by("organism", GAUGES, {s.organism.id: _readings(s, now) for s in states})
 
 
 def _readings(state: OrganismStanding, now: datetime) -> Mapping[str, datetime | float | None]:

@@ -19,7 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Count, SourceGauges
 from ingest_platform.operations import genomes, results
-from ingest_platform.operations.families import CounterOf, counter, model_named, model_of
+from ingest_platform.operations.families import CounterOf, counter, gauges_by, model_named, model_of
 from ingest_platform.operations.standing import Standing, lag_limit, silence_limit, standings
 from ingest_platform.silo import status as silo
 from ingest_platform.silo.model import Organism
@@ -89,15 +89,7 @@ def _histogram(name: str, text: str, counts: Iterable[Count], models: Iterable[M
 
 
 def _gauges(states: Sequence[Standing], now: datetime) -> Iterator[Metric]:
-    """Per model. What never happened has no sample: it is neither 0 nor now."""
-    read = {state.model.id: _readings(state, now) for state in states}
-    for name, text in MODEL_GAUGES.items():
-        family = GaugeMetricFamily(name, text, labels=["model"])
-        for model, values in read.items():
-            value = values[name]
-            if value is not None:
-                family.add_metric([model], _seconds(value))
-        yield family
+    yield from gauges_by("model", MODEL_GAUGES, {s.model.id: _readings(s, now) for s in states})
     queue = "Objects that are not ingested: due, waiting for their next attempt, quarantined."
     yield _by_state("ingest_queue_depth", queue, {s.model.id: _queue(s.gauges) for s in states if s.gauges})
 
@@ -140,11 +132,6 @@ def _readings(state: Standing, now: datetime) -> Mapping[str, datetime | timedel
 
 def _age(moment: datetime | None, now: datetime) -> timedelta | None:
     return None if moment is None else now - moment
-
-
-def _seconds(value: datetime | timedelta) -> float:
-    """Unix time of a moment, length of a span."""
-    return value.timestamp() if isinstance(value, datetime) else value.total_seconds()
 
 
 def _queue(gauges: SourceGauges) -> Mapping[str, int]:
