@@ -18,9 +18,9 @@ from ingest_platform.silo.checks import (
     index_served,
     outage,
 )
-from ingest_platform.silo.discover import Past, next_refresh, past_of, pasts
+from ingest_platform.silo.discover import Past, next_refresh, pasts
 from ingest_platform.silo.model import Organism
-from ingest_platform.silo.read import SOURCE, Live, live, lives
+from ingest_platform.silo.read import SOURCE, Live, lives
 from ingest_platform.silo.serve import standing
 from ingest_platform.silo.served import Index, indexes
 
@@ -115,29 +115,17 @@ def states(
     """What the checks judge. `histories`: rows of each organism's imports, the oldest first; `rows_in` counts
     an index, or gives None where it cannot. An output folder that cannot be read is its own organism's.
     """
-    unfinished = _unfinished(catalog)
     return tuple(
-        _state(catalog, organism, unfinished, histories.get(organism.id, ()), rows_in)
-        for organism in organisms
+        _looked_into(_state(found, histories.get(found.organism.id, ())), rows_in)
+        for found in standings(catalog, organisms)
     )
 
 
-def _state(
-    catalog: Catalog,
-    organism: Organism,
-    unfinished: Sequence[ObjectRow],
-    history: Sequence[int],
-    rows_in: Callable[[Organism, Index], int | None],
-) -> State:
-    state = State(
-        organism,
-        live(catalog, organism.id),
-        None,
-        unfinished=tuple(row for row in unfinished if row.partition == organism.id),
-        history=history,
-        past=past_of(catalog, organism.id),
+def _state(found: OrganismStanding, history: Sequence[int] = ()) -> State:
+    """As the ledger has it; nobody has looked into the output folder."""
+    return State(
+        found.organism, found.live, None, unfinished=found.unfinished, history=history, past=found.past
     )
-    return _looked_into(state, rows_in)
 
 
 def _looked_into(state: State, rows_in: Callable[[Organism, Index], int | None]) -> State:
@@ -160,7 +148,7 @@ def status_of(catalog: Catalog, organisms: Sequence[Organism], now: datetime) ->
 
 def _status(standing: OrganismStanding, now: datetime) -> OrganismStatus:
     found, past = standing.live, standing.past
-    seen = _looked_into(State(standing.organism, found, None), lambda _organism, _index: None)
+    seen = _looked_into(_state(standing), lambda _organism, _index: None)
     errors = (outage(past), index_served(seen), *(row.error for row in standing.unfinished))
     return OrganismStatus(
         standing.organism.id,
