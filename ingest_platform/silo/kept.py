@@ -5,7 +5,6 @@ A folder of its own on this machine; what is lost of it is downloaded again.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ingest_platform.errors import StoreUnavailable
+from ingest_platform.storage.durable import to_disk
 
 POINTER = "kept.json"
 ARRIVING = ".arriving"  # ends the names of bodies that are not verified yet
@@ -64,11 +64,11 @@ class Keeper:
     def keep(self, arrived: Path, kept: Kept) -> Kept:
         """From now on this body, and no other. A body is whole, and on the disk, before anything names it."""
         with self._room():
-            _to_disk(arrived)
+            to_disk(arrived)
             arrived.replace(self.path(kept))
             half = self.folder / f"{POINTER}.tmp"
             half.write_text(json.dumps(asdict(kept)))
-            _to_disk(half)
+            to_disk(half)
             half.replace(self.folder / POINTER)
             self._remove_all_but(POINTER, kept.file)
         return kept
@@ -100,9 +100,3 @@ class Keeper:
                 f"{self.folder}: a downloaded body cannot be kept: {error}. The published index stays. Make"
                 " room there."
             ) from error
-
-
-def _to_disk(file: Path) -> None:
-    """After a power cut the rename may be there and the bytes may not: they go first."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())

@@ -5,7 +5,6 @@ larger one than it serves. Everything else in the folder is not ours: it is neit
 """
 
 import filecmp
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest_platform.errors import StoreUnavailable
+from ingest_platform.storage.durable import to_disk
 
 VERSION_FILE = "data_version.silo"  # the engine writes it last: it says that the rest is whole
 LARGEST_VERSION_FILE_BYTES = 1000  # two lines
@@ -119,11 +119,11 @@ def place(built: Index, output: Path, *, at: Callable[[str], None] = lambda _: N
         if (there := index_at(target)) is not None:
             return _same(there, built)
         output.mkdir(parents=True, exist_ok=True)
-        _to_disk(built.path)
+        _tree_to_disk(built.path)
         at("before publish")
         built.path.rename(target)
         at("after publish")
-        _sync(output)
+        to_disk(output)
     except OSError as error:
         # Another importer may have placed the same index in between.
         if built.path.exists() and (there := index_at(target)) is not None:
@@ -151,18 +151,9 @@ def _not_published(built: Index, output: Path, error: OSError) -> StoreUnavailab
     )
 
 
-def _to_disk(folder: Path) -> None:
-    """After a power failure the rename may be there and the bytes may not: they go first."""
+def _tree_to_disk(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        to_disk(path)
 
 
 def prune(output: Path, *, keep: int, named: Path | None = None) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ writes the index straight into the output folder, so what it leaves there half-d
 """
 
 import hashlib
-import os
 import shutil
 import threading
 import time
@@ -27,6 +26,7 @@ from ingest_platform.silo.engines.contract import (
 from ingest_platform.silo.inputs import Inputs
 from ingest_platform.silo.served import Index, indexes
 from ingest_platform.silo.stopping import NEVER, Stopped, raise_if_stopped
+from ingest_platform.storage.durable import to_disk
 
 ASK, DONE, LOG = "run_silo", "silo_done", "silo.log"
 # What our watcher writes at its start: the program's own words. Other runners write none.
@@ -114,10 +114,8 @@ class SentinelEngine:
     def _ask(self, timeout_seconds: float) -> str:
         run_id = self.new_id()
         half = self.exchange / f"{ASK}.tmp"
-        with half.open("w") as file:
-            file.write(f"run_id={run_id}\ntimeout_seconds={timeout_seconds:.0f}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        half.write_text(f"run_id={run_id}\ntimeout_seconds={timeout_seconds:.0f}\n")
+        to_disk(half)
         half.rename(self.exchange / ASK)
         return run_id
 
