@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from ingest_platform.catalog.claim import LEASE, LONGEST_BATCH
 from ingest_platform.catalog.counters import Increments
@@ -16,6 +16,8 @@ from ingest_platform.errors import LostLease
 
 # How a database says that it is not there at this moment.
 LEDGER_AWAY = (OperationalError, InterfaceError)
+# The disk, the memory and the ledger are ours: what was claimed is not to blame for them.
+OUR_OWN_FAULT = (OSError, MemoryError, SQLAlchemyError)
 # A restart of the database is over within a minute. Later the lease has run out, and whoever comes next
 # takes the partition over all the same; the objects have then used an attempt.
 HAND_BACK_WITHIN = LEASE
@@ -65,3 +67,11 @@ def hand_back(
             if stop() or time.monotonic() > until:
                 raise
         time.sleep(HAND_BACK_EVERY_SECONDS)
+
+
+def is_blameless(error: BaseException) -> bool:
+    """Whether a claim that ended so keeps its attempts: our own fault, or an interruption.
+
+    What is not foreseen may be the doing of what was claimed.
+    """
+    return isinstance(error, OUR_OWN_FAULT) or not isinstance(error, Exception)

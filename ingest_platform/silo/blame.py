@@ -1,19 +1,15 @@
 """What a failed import means for the version that it was to import: nobody's fault, or a person's decision.
 
-An organism has one slot. A version that is given up is not looked at again before the next hard refresh,
-so all that may heal is tried again, ever later: a count that raced with a submission, a stream cut short,
-a definition file that lags behind, an engine that was killed, a disk that was full.
+An organism has one slot, and a version that is given up blocks it for up to an hour. So all that may heal is
+tried again, ever later: a count that raced with a submission, a stream cut short, a definition file that lags
+behind, an engine that was killed, a disk that was full.
 """
 
 from datetime import timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from ingest_platform.catalog.lease import is_blameless
 from ingest_platform.catalog.model import Failed, Outcome, Postponed, SourceObject
 from ingest_platform.errors import IngestError, PermanentError, TransientError
-
-# The disk, the memory and the ledger are ours: a release is not to blame for them.
-NOT_THE_RELEASES_FAULT = (OSError, MemoryError, SQLAlchemyError)
 
 
 class RowsLost(PermanentError):
@@ -31,5 +27,4 @@ def outcomes_of(item: SourceObject, error: BaseException) -> list[Outcome]:
         case IngestError():
             # Our configuration: as soon as it is corrected, the same version is imported.
             return [Postponed(item, told)]
-    blameless = isinstance(error, NOT_THE_RELEASES_FAULT) or not isinstance(error, Exception)
-    return [Postponed(item, told)] if blameless else []
+    return [Postponed(item, told)] if is_blameless(error) else []

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ingest_platform.catalog.lease import LEDGER_AWAY, hand_back, kept_alive
+from ingest_platform.catalog.lease import LEDGER_AWAY, OUR_OWN_FAULT, hand_back, kept_alive
 from ingest_platform.catalog.model import Artifact, Claim, Published, SourceObject
 from ingest_platform.errors import Damaged, IngestError, LostLease, PermanentError, StoreUnavailable
 from ingest_platform.silo import tally
-from ingest_platform.silo.blame import NOT_THE_RELEASES_FAULT, RowsLost, outcomes_of
+from ingest_platform.silo.blame import RowsLost, outcomes_of
 from ingest_platform.silo.database import Database, database_of
 from ingest_platform.silo.engines.contract import Built, Engine, EngineError
 from ingest_platform.silo.inputs import index_hash, lay_out
@@ -163,7 +163,7 @@ class _Import:
             # Nobody knows whether a commit landed: fail is a no-op if it did.
             self.rails.at("inside fail")
             self._give_back(error)
-            if not isinstance(error, (IngestError, *NOT_THE_RELEASES_FAULT)):
+            if not isinstance(error, (IngestError, *OUR_OWN_FAULT)):
                 raise
             self.report.what, self.report.error = "failed", error
 

@@ -15,11 +15,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from ingest_platform.catalog.claim import LEASE as LEASE
 from ingest_platform.catalog.counters import Increments
-from ingest_platform.catalog.lease import LEDGER_AWAY, kept_alive
+from ingest_platform.catalog.lease import LEDGER_AWAY, is_blameless, kept_alive
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, Failed, Outcome, Postponed, Published, SourceObject
 from ingest_platform.errors import LostLease, PermanentError, Stale, StoreUnavailable
@@ -36,9 +34,6 @@ from ingest_platform.weather.model import Grid, Model, Rejected, SourceFile
 BATCH_OBJECTS = 16
 # While one object decodes, the next is fetched; each holds at most 86 messages (70 MB) in memory.
 OBJECTS_IN_FLIGHT = 2
-# The disk, the memory and the ledger are ours. What is not foreseen may be the object's doing: it uses an
-# attempt, and is taken alone in the end.
-NOT_THE_OBJECTS_FAULT = (OSError, MemoryError, SQLAlchemyError)
 # A restart of the database is over within a minute. Later the lease has run out, and whoever comes next
 # takes the partition over all the same; the objects have then used an attempt.
 HAND_BACK_WITHIN = LEASE
@@ -179,9 +174,9 @@ def _ingest_batch(rails: Rails, model: Model, claim: Claim, report: Report, stop
     except BaseException as error:
         # Nobody knows whether the commit landed: fail is a no-op if it did.
         rails.at("inside fail")
-        blameless = isinstance(error, NOT_THE_OBJECTS_FAULT) or not isinstance(error, Exception)
         told = f"the batch was given up: {type(error).__name__}: {error}"
-        hand_back(_all_postponed(claim, told) if blameless else [], broken=True)
+        # What used an attempt is taken alone in the end.
+        hand_back(_all_postponed(claim, told) if is_blameless(error) else [], broken=True)
         raise
     _count(report, outcomes)
 
