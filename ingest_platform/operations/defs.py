@@ -5,7 +5,7 @@ This page decides nothing: it hands Dagster's context to the operations' functio
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.operations.watch.defs import sensors
+from ingest_platform.pages.defs import drawn
 from ingest_platform.settings import Settings
 from ingest_platform.storage.store import Store
 from ingest_platform.weather.config import load_models
@@ -174,29 +175,4 @@ def history(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
 
 def shown(facts: Mapping[str, Any]) -> dict[str, dg.MetadataValue[Any]]:
     """Plain values as what Dagster draws: lists of rows as tables, numbers as plots."""
-    return {name: _shown(value) for name, value in facts.items() if value is not None}
-
-
-def _shown(value: Any) -> dg.MetadataValue[Any]:
-    match value:
-        case bool():
-            return dg.MetadataValue.bool(value)
-        case int():
-            return dg.MetadataValue.int(value)
-        case float():
-            return dg.MetadataValue.float(value)
-        case [dict(), *_]:
-            return _table(value)
-        case list():
-            return dg.MetadataValue.json(value)
-    return dg.MetadataValue.text(str(value))
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
-    records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
-    columns = [dg.TableColumn(name) for name in records[0].data]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
-
-
-def _cell(value: Any) -> str | int | float | bool:
-    return value if isinstance(value, str | int | float | bool) else str(value)
+    return {name: drawn(value) for name, value in facts.items() if value is not None}

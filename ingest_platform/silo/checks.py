@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from ingest_platform.catalog.model import ObjectRow
+from ingest_platform.pages.verdict import Verdict
 from ingest_platform.silo.discover import LONGEST_WAIT, Past
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import Live
@@ -26,16 +27,6 @@ SHORTEST_REFRESH = timedelta(minutes=5)
 UNHEEDED_POLLS = 5
 # A restart or a migration is over by then, and the poll that sees so comes LONGEST_WAIT later at the latest.
 LONGEST_OUTAGE = 2 * LONGEST_WAIT
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer of one check. `severe` tells an operator's alarm from a remark."""
-
-    passed: bool
-    message: str
-    severe: bool = True
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

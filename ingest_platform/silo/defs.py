@@ -8,20 +8,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.errors import IngestError, PermanentError, TransientError
+from ingest_platform.errors import IngestError, PermanentError
+from ingest_platform.pages.defs import check_result, drawn, families_of_failure
 from ingest_platform.settings import Settings
 from ingest_platform.silo.config import load_organisms
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import SOURCE, Live
 from ingest_platform.storage.store import Store
-
-if TYPE_CHECKING:
-    from ingest_platform.silo.checks import Verdict
 
 GROUP, OWNERS = "silo", ["team:genomes"]
 # A tick without a due poll costs one SELECT; the poll interval of each organism decides about requests.
@@ -133,7 +131,7 @@ def silo_import(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     from ingest_platform.silo import discover, feed, ingest
 
-    with _families_of_failure():
+    with families_of_failure():
         [organism] = _organisms(settings, only=[context.partition_key])
         rails = feed.rails_over(catalog, store, settings)
         if config.refresh or config.accept_row_drop:
@@ -206,7 +204,7 @@ def silo_checks(
     selected = {key.name for key in context.selected_asset_check_keys}
     for name, verdict in verdicts(found, datetime.now(UTC)).items():
         if name in selected:
-            yield _result(name, verdict)
+            yield check_result(name, INDEX, verdict, _shown(verdict.facts))
 
 
 check_silo = dg.define_asset_job(
@@ -354,47 +352,10 @@ def _last_version(instance: dg.DagsterInstance, key: dg.AssetKey, organism: str)
     return (last.tags or {}).get(DATA_VERSION) if last else None
 
 
-class _families_of_failure:  # noqa: N801  a context manager reads as a verb phrase
-    """Translate our two families: Dagster retries neither, the ledger does; a permanent error says so."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PermanentError | TransientError):
-            raise dg.Failure(str(error), allow_retries=False) from error
-
-
 def _shown(facts: Mapping[str, Any]) -> dict[str, dg.MetadataValue[Any]]:
     """Plain values of the summary as what Dagster draws."""
     return {name: _drawn(name, value) for name, value in facts.items()}
 
 
 def _drawn(name: str, value: Any) -> dg.MetadataValue[Any]:
-    if name in ("growth", "engine_log"):
-        return dg.MetadataValue.md(value)
-    match value:
-        case bool():
-            return dg.MetadataValue.bool(value)
-        case int():
-            return dg.MetadataValue.int(value)
-        case float():
-            return dg.MetadataValue.float(value)
-        case [dict(), *_]:
-            return dg.MetadataValue.table(
-                [dg.TableRecord(row) for row in value],
-                schema=dg.TableSchema(columns=[dg.TableColumn(column) for column in value[0]]),
-            )
-        case list() | dict():
-            return dg.MetadataValue.json(value)
-    return dg.MetadataValue.text(str(value))
-
-
-def _result(name: str, verdict: "Verdict") -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=name,
-        asset_key=INDEX,
-        passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
-        description=verdict.message,
-        metadata=_shown(verdict.facts),
-    )
+    return dg.MetadataValue.md(value) if name in ("growth", "engine_log") else drawn(value)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ingest_platform.catalog.model import Coverage
+from ingest_platform.pages.verdict import Verdict
 from ingest_platform.weather.model import Kind, Model
 
 if TYPE_CHECKING:
@@ -27,16 +28,6 @@ STALE_AFTER_CADENCES = 3
 READ_BACK_BYTES = 24_000_000
 # A mosaic may be dry nearly everywhere and a band dark at night: only a field that is all missing is wrong.
 MISSING_SHARE_LIMIT = 0.9999
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer of one check. `severe` tells an operator's alarm from a remark."""
-
-    passed: bool
-    message: str
-    severe: bool = True
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ This page decides nothing: it hands Dagster's context to the domain's functions,
 import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from ingest_platform.catalog.ledger import Catalog
-from ingest_platform.errors import PermanentError, TransientError
+from ingest_platform.pages.defs import check_result, families_of_failure, plain, table
 from ingest_platform.settings import Settings
 from ingest_platform.storage.store import Store
-from ingest_platform.weather.checks import Verdict
 from ingest_platform.weather.config import load_models
 from ingest_platform.weather.model import PARTITION_FORMAT, Model
 
@@ -137,7 +137,7 @@ def _grids(model: Model) -> dg.AssetsDefinition:
 
         partition = context.partition_key
         rails = feed.rails_over(catalog, store, settings)
-        with _families_of_failure():
+        with families_of_failure():
             if config.admit:
                 feed.admit(rails, model, partition)
             if not catalog.has_due(model.source_name, partition):
@@ -173,7 +173,8 @@ def _checks(model: Model, grids: dg.AssetsDefinition) -> dg.AssetChecksDefinitio
         selected = {key.name for key in context.selected_asset_check_keys}
         for name, verdict in verdicts(catalog, store, model, datetime.now(UTC)).items():
             if name in selected:
-                yield _result(name, grids.key, verdict)
+                shown = {fact: plain(value) for fact, value in verdict.facts.items()}
+                yield check_result(name, grids.key, verdict, shown)
 
     return checks
 
@@ -223,16 +224,6 @@ def _sensor(model: Model) -> dg.SensorDefinition:
     return sensor
 
 
-class _families_of_failure:  # noqa: N801  a context manager reads as a verb phrase
-    """Translate our two families: Dagster retries neither, the ledger does; a permanent error says so."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PermanentError | TransientError):
-            raise dg.Failure(str(error), allow_retries=False) from error
-
-
 def report_to_dagster(model: Model, partition: str, facts: Mapping[str, Any]) -> None:
     """Tell the Dagster instance of DAGSTER_HOME about a materialization that no run of it made."""
     with dg.DagsterInstance.get() as instance:
@@ -248,37 +239,6 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, dg.MetadataValue[Any]]:
     kinds: dict[str, Callable[[Any], dg.MetadataValue[Any]]] = {
         "picture": dg.MetadataValue.md,
         "picture_full": dg.MetadataValue.md,
-        "live_grids": _table,
+        "live_grids": partial(table, columns=["time"]),
     }
-    return {key: kinds.get(key, _plain)(value) for key, value in facts.items()}
-
-
-def _plain(value: Any) -> dg.MetadataValue[Any]:
-    match value:
-        case bool():
-            return dg.MetadataValue.bool(value)
-        case int():
-            return dg.MetadataValue.int(value)
-        case float():
-            return dg.MetadataValue.float(value)
-        case list() | dict():
-            return dg.MetadataValue.json(value)
-    return dg.MetadataValue.text(str(value))
-
-
-def _table(rows: list[dict[str, str]]) -> dg.MetadataValue[Any]:
-    columns = [dg.TableColumn(name) for name in (rows[0] if rows else {"time": ""})]
-    return dg.MetadataValue.table(
-        [dg.TableRecord(row) for row in rows], schema=dg.TableSchema(columns=columns)
-    )
-
-
-def _result(name: str, key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=name,
-        asset_key=key,
-        passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
-        description=verdict.message,
-        metadata={k: _plain(v) for k, v in verdict.facts.items()},
-    )
+    return {key: kinds.get(key, plain)(value) for key, value in facts.items()}

@@ -15,9 +15,10 @@ import numpy as np
 
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Coverage, Snapshot
+from ingest_platform.pages.verdict import Verdict
 from ingest_platform.storage.store import Store
 from ingest_platform.weather import checks, goes
-from ingest_platform.weather.checks import Verdict, completeness_of
+from ingest_platform.weather.checks import completeness_of
 from ingest_platform.weather.ingest import Report
 from ingest_platform.weather.model import Kind, Model
 from ingest_platform.weather.picture import picture

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ingest_platform.pages.verdict import Verdict
 from ingest_platform.weather import summary
-from ingest_platform.weather.checks import Verdict
 from ingest_platform.weather.model import Model
 from ingest_platform.weather.status import status_of
 from ingest_platform_tests.weather_world import CYCLE, TEMPERATURES, World, pocket, shipped

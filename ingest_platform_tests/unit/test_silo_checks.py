@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest_platform.catalog.model import ObjectRow
-from ingest_platform.silo.checks import LONGEST_OUTAGE, UNHEEDED_POLLS, State, Verdict, verdicts
+from ingest_platform.pages.verdict import Verdict
+from ingest_platform.silo.checks import LONGEST_OUTAGE, UNHEEDED_POLLS, State, verdicts
 from ingest_platform.silo.discover import Past
 from ingest_platform.silo.model import Organism
 from ingest_platform.silo.read import Live

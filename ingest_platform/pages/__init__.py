@@ -1,0 +1,1 @@
+"""What people see in Dagster, the same for every source."""
