@@ -55,14 +55,17 @@ def hand_back(
     claim: Claim,
     outcomes: Sequence[Outcome],
     *,
-    counters: Increments | None = None,
+    counters: Callable[[], Increments] = dict,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """fail, as soon as the ledger answers: its outage must not cost the objects an attempt. As fail."""
+    """fail, as soon as the ledger answers: its outage must not cost the objects an attempt. As fail.
+
+    `counters` is asked at each try, for what it took until then.
+    """
     until = time.monotonic() + HAND_BACK_WITHIN.total_seconds()
     while True:
         try:
-            return catalog.fail(claim, outcomes, counters=counters)
+            return catalog.fail(claim, outcomes, counters=counters())
         except LEDGER_AWAY:
             if stop() or time.monotonic() > until:
                 raise

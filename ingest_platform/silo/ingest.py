@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ingest_platform.catalog.lease import LEDGER_AWAY, OUR_OWN_FAULT, hand_back, kept_alive
 from ingest_platform.catalog.model import Artifact, Claim, Published, SourceObject
-from ingest_platform.errors import Damaged, IngestError, LostLease, PermanentError, StoreUnavailable
+from ingest_platform.errors import Damaged, IngestError, LostLease, StoreUnavailable
 from ingest_platform.silo import tally
 from ingest_platform.silo.blame import RowsLost, outcomes_of
 from ingest_platform.silo.database import Database, database_of
@@ -76,7 +76,7 @@ def import_organism(rails: Rails, organism: Organism, *, owner: str, accept_row_
     """
     report, started = Report(organism.id), time.monotonic()
     try:
-        _require_store(rails)
+        rails.store.require(rails.catalog.ledger_id)
         rails.at("before claim")
         claim = rails.catalog.claim(SOURCE, organism.id, owner=owner, lease=LEASE, limit=1)
         if claim is not None:
@@ -112,14 +112,6 @@ def _serve_published(rails: Rails, organism: Organism, report: Report) -> None:
         )
     report.warnings += serve(rails, organism, index)
     report.warnings.append(f"index {index.index_timestamp} was missing from {organism.output}: restored")
-
-
-def _require_store(rails: Rails) -> None:
-    """StoreUnavailable unless the store is ours and there: an unmounted disk looks like an empty folder."""
-    try:
-        rails.store.verify(rails.catalog.ledger_id)
-    except PermanentError as error:
-        raise StoreUnavailable(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +165,12 @@ class _Import:
         if isinstance(error, Damaged):
             self._doubt_what_is_kept()
         outcomes = outcomes_of(self.item, error)
-        moved = tally.handed_back(self.organism.id, error, outcomes, self._cost())
-        hand_back(self.rails.catalog, self.claim, outcomes, counters=moved)
+        hand_back(
+            self.rails.catalog,
+            self.claim,
+            outcomes,
+            counters=lambda: tally.handed_back(self.organism.id, error, outcomes, self._cost()),
+        )
 
     def _cost(self, engine_seconds: float = 0.0) -> tally.Cost:
         return tally.Cost(time.monotonic() - self.started, engine_seconds, self.loaded_bytes)
@@ -255,7 +251,7 @@ class _Import:
             built = replace(built, index=number(built.index, organism.output, above=above))
             put_index(rails, self.claim, snapshot, built.index, plan.release.body, _about(plan))
             rails.at("after store")
-            _require_store(rails)
+            rails.store.require(rails.catalog.ledger_id)
             sent = True
             self._settle(self._made(plan, built, snapshot), snapshot, "imported")
         except BaseException:

@@ -235,6 +235,17 @@ class Store:
             f" deleted or written. {remedy}"
         )
 
+    def require(self, ledger_id: str) -> None:
+        """As verify for who is about to write: StoreUnavailable, for it may be back in a moment.
+
+        A new repository can be made in the empty folder that an unmounted disk leaves; when the disk is back,
+        what the ledger names would be hidden under it.
+        """
+        try:
+            self.verify(ledger_id)
+        except PermanentError as error:
+            raise StoreUnavailable(str(error)) from error
+
     def _open(self) -> S3Store | LocalStore:
         assert self._objects is not None  # noqa: S101 - open_store sets it
         return self._objects

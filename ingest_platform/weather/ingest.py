@@ -15,12 +15,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from ingest_platform.catalog import lease
 from ingest_platform.catalog.claim import LEASE as LEASE
 from ingest_platform.catalog.counters import Increments
-from ingest_platform.catalog.lease import LEDGER_AWAY, is_blameless, kept_alive
+from ingest_platform.catalog.lease import is_blameless, kept_alive
 from ingest_platform.catalog.ledger import Catalog
 from ingest_platform.catalog.model import Claim, Failed, Outcome, Postponed, Published, SourceObject
-from ingest_platform.errors import LostLease, PermanentError, Stale, StoreUnavailable
+from ingest_platform.errors import LostLease, Stale, StoreUnavailable
 from ingest_platform.storage.bucket import Bucket
 from ingest_platform.storage.http import HttpTally
 from ingest_platform.storage.scratch import scratch_folder
@@ -34,10 +35,6 @@ from ingest_platform.weather.model import Grid, Model, Rejected, SourceFile
 BATCH_OBJECTS = 16
 # While one object decodes, the next is fetched; each holds at most 86 messages (70 MB) in memory.
 OBJECTS_IN_FLIGHT = 2
-# A restart of the database is over within a minute. Later the lease has run out, and whoever comes next
-# takes the partition over all the same; the objects have then used an attempt.
-HAND_BACK_WITHIN = LEASE
-HAND_BACK_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +128,8 @@ def _answer_counters(answers: Mapping[tuple[str, str], int]) -> Increments:
 
 
 def _claim(rails: Rails, model: Model, partition: str, owner: str) -> Claim | None:
-    _verify_store(rails)
+    rails.store.require(rails.catalog.ledger_id)
     return rails.catalog.claim(model.source_name, partition, owner=owner, lease=LEASE, limit=BATCH_OBJECTS)
-
-
-def _verify_store(rails: Rails) -> None:
-    """StoreUnavailable unless the store is ours and there.
-
-    A new repository can be made in the empty folder that an unmounted disk leaves; when the disk is back,
-    what the ledger names would be hidden under it.
-    """
-    try:
-        rails.store.verify(rails.catalog.ledger_id)
-    except PermanentError as error:
-        raise StoreUnavailable(str(error)) from error
 
 
 def _ingest_batch(rails: Rails, model: Model, claim: Claim, report: Report, stop: Callable[[], bool]) -> None:
@@ -196,18 +181,11 @@ def _hand_back(
     *,
     broken: bool = False,
 ) -> None:
-    """fail, as soon as the ledger answers: its outage must not cost the objects an attempt."""
-    until = time.monotonic() + HAND_BACK_WITHIN.total_seconds()
-    while True:
-        try:
-            seconds = time.monotonic() - started
-            moved = tally.handed_back(model, outcomes, rejected, seconds=seconds, broken=broken)
-            rails.catalog.fail(claim, outcomes, counters=moved)
-            return
-        except LEDGER_AWAY:
-            if stop() or time.monotonic() > until:
-                raise
-        time.sleep(HAND_BACK_EVERY_SECONDS)
+    def moved() -> Increments:
+        seconds = time.monotonic() - started
+        return tally.handed_back(model, outcomes, rejected, seconds=seconds, broken=broken)
+
+    lease.hand_back(rails.catalog, claim, outcomes, counters=moved, stop=stop)
 
 
 def _publish(
@@ -230,7 +208,7 @@ def _publish(
         return outcomes, rejected, None
     snapshot = publish.seal(draft, f"token {claim.token}: {len(outcomes)} objects")
     rails.store.sync()
-    _verify_store(rails)
+    rails.store.require(rails.catalog.ledger_id)
     rails.at("after the store commit")
     return outcomes, rejected, snapshot
 

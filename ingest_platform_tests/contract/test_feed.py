@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest_platform.catalog import lease
 from ingest_platform.errors import SourceUnavailable, StoreUnavailable, TransientError
 from ingest_platform.weather import feed, ingest
 from ingest_platform.weather.checks import completeness
@@ -326,7 +327,7 @@ def test_a_ledger_that_is_away_for_a_moment_costs_no_attempt(
 
     hour = publish(place, radar, 2)
     place.poll(radar)
-    monkeypatch.setattr(ingest, "HAND_BACK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "HAND_BACK_EVERY_SECONDS", 0.01)
     back_at = time.monotonic() + 0.3
     fail = place.catalog.fail
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from datetime import timedelta
 
-from ingest_platform.catalog import commit
+from ingest_platform.catalog import commit, lease
 from ingest_platform.settings import Settings
 from ingest_platform.weather import discover, feed, ingest
 from ingest_platform.weather.config import load_models
@@ -22,7 +22,7 @@ INTERVAL_SECONDS = 5.0
 
 def hurry() -> None:
     """Leases, waits and the hourly full pass, all about ten to two hundred times shorter."""
-    ingest.LEASE = ingest.HAND_BACK_WITHIN = LEASE
+    ingest.LEASE = lease.HAND_BACK_WITHIN = LEASE
     commit.FIRST_BACKOFF, commit.LONGEST_BACKOFF = timedelta(seconds=0.5), timedelta(seconds=4)
     discover.FULL_PASS_EVERY = timedelta(seconds=40)
 
